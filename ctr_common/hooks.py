@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # A hook's output is kept for the error message only, and no more of it than this.
 OUTPUT_MAX = 64 * 1024
 
+# SIGPIPE and SIGXFSZ: the interpreter ignores them, and an ignored signal stays ignored over execve.
+IGNORED_BY_PYTHON = (13, 25)
+
 
 def run(hooks: "Sequence[Hook]", state: "dict[str, Any]", stage: str) -> None:
     """Runs the hooks of one stage in order; the first failure ends it.
@@ -63,8 +66,6 @@ def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
         out_read, out_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
-                exe = os.open(path, os.O_PATH | os.O_CLOEXEC)
-                os.close(exe)
                 pid = _spawn(hook, stdin, out_write)
             except OSError as error:
                 raise HookError(
@@ -106,7 +107,12 @@ def _spawn(hook: "Hook", stdin: int, output: int) -> int:
         (os.POSIX_SPAWN_DUP2, output, 2),
     ]
     return os.posix_spawn(
-        hook["path"], hook.get("args") or [hook["path"]], environment, file_actions=actions, setsigmask=()
+        hook["path"],
+        hook.get("args") or [hook["path"]],
+        environment,
+        file_actions=actions,
+        setsigmask=(),
+        setsigdef=IGNORED_BY_PYTHON,
     )
 
 

@@ -1,0 +1,85 @@
+"""Commands run by tests: always with a limit, and with all that they printed in the failure."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class Result:
+    """How a command ended.
+
+    `out` and `err` are its whole stdout and stderr; `code` its exit status, negative for a signal.
+    """
+
+    def __init__(self, argv: Sequence[str], code: int, out: str, err: str) -> None:
+        self.argv = list(argv)
+        self.code = code
+        self.out = out
+        self.err = err
+
+    def __repr__(self) -> str:
+        return f"{' '.join(self.argv)}\nexit status {self.code}\nstdout:\n{self.out}\nstderr:\n{self.err}"
+
+    def ok(self) -> Result:
+        """This result; fails the test unless the command succeeded."""
+        __tracebackhide__ = True
+        assert self.code == 0, repr(self)
+        return self
+
+    @property
+    def text(self) -> str:
+        """Stdout of a command that succeeded, without white space around it."""
+        __tracebackhide__ = True
+        return self.ok().out.strip()
+
+    @property
+    def lines(self) -> list[str]:
+        """Stdout of a command that succeeded, line by line."""
+        __tracebackhide__ = True
+        return self.ok().out.splitlines()
+
+
+def run(
+    *argv: str | Path,
+    timeout: float = 30,
+    stdin: str | None = None,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Result:
+    """Runs a command to its end; past the limit it is killed with all of its process group and the test fails.
+
+    Args:
+        argv: the command.
+        timeout: limit in seconds.
+        stdin: its standard input; None is /dev/null.
+        cwd: its working directory.
+        env: its whole environment; None is the caller's.
+        pass_fds: fds that stay open in it, under the same numbers.
+    """
+    __tracebackhide__ = True
+    words = [str(word) for word in argv]
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        cwd=cwd,
+        env=env,
+        pass_fds=pass_fds,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate(timeout=5)
+            result = Result(words, process.returncode, out, err)
+            raise AssertionError(f"no end after {timeout} seconds: {result!r}") from None
+    return Result(words, process.returncode, out, err)

@@ -1,0 +1,112 @@
+"""What a test says it needs, and how it is found out whether this host has it.
+
+Each marker `needs_NAME` has one function here: it returns an empty string, or what the host lacks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from tests.support.runtime import ROOT, runtime_under_test
+
+
+def _command(*names: str) -> str:
+    missing = [name for name in names if not shutil.which(name)]
+    return f"not installed: {' '.join(missing)}" if missing else ""
+
+
+def _works(*argv: str) -> bool:
+    try:
+        return subprocess.run(argv, capture_output=True, timeout=20, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def _root() -> str:
+    return "" if os.geteuid() == 0 else "needs root"
+
+
+def _plain_user() -> str:
+    return "" if os.geteuid() != 0 else "needs an ordinary user"
+
+
+def _cgroup_v1() -> str:
+    hierarchies = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = any("cgroup" in line[line.index("-") :][:2] for line in hierarchies)
+    return "" if found else "needs cgroup v1"
+
+
+def _cgroup_v2() -> str:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        if words[words.index("-") + 1] == "cgroup2":
+            controllers = Path(words[4], "cgroup.controllers").read_text().split()
+            if {"memory", "pids"} <= set(controllers):
+                return ""
+    return "needs cgroup v2"
+
+
+def _ctrun() -> str:
+    return "" if runtime_under_test().exists() else "bin/ctrun is not built"
+
+
+def _ctr_init() -> str:
+    return "" if (ROOT / "bin/ctr-init").exists() else "bin/ctr-init is not built"
+
+
+def _docker() -> str:
+    return _command("dockerd", "docker", "containerd") or _root()
+
+
+def _podman() -> str:
+    return _command("podman", "conmon") or _root()
+
+
+def _containerd() -> str:
+    return _command("containerd", "ctr", "containerd-shim-runc-v2") or _root()
+
+
+def _user_namespaces() -> str:
+    return "" if _works("unshare", "--user", "--map-root-user", "true") else "needs user namespaces"
+
+
+def _network_namespaces() -> str:
+    script = "ip link add a type veth peer name b && ip link add c type bridge"
+    return "" if _works("unshare", "--net", "sh", "-c", script) else "needs network namespaces"
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "needs_root": _root,
+    "needs_plain_user": _plain_user,
+    "needs_cgroup_v1": _cgroup_v1,
+    "needs_cgroup_v2": _cgroup_v2,
+    "needs_ctrun": _ctrun,
+    "needs_ctr_init": _ctr_init,
+    "needs_runc": lambda: _command("runc"),
+    "needs_crun": lambda: _command("crun"),
+    "needs_docker": _docker,
+    "needs_podman": _podman,
+    "needs_containerd": _containerd,
+    "needs_busybox": lambda: _command("busybox"),
+    "needs_cc": lambda: _command("cc", "make"),
+    "needs_user_namespaces": _user_namespaces,
+    "needs_network_namespaces": _network_namespaces,
+}
+
+
+@cache
+def lacking(marker: str, *args: str) -> str:
+    """What the host lacks for a marker; an empty string if nothing.
+
+    Args:
+        marker: name of the marker.
+        args: its arguments.
+    """
+    if marker == "needs_command":
+        return _command(*args)
+    return NEEDS[marker]()

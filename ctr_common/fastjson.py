@@ -61,7 +61,7 @@ def _refuse_object(value: object) -> object:
 try:
     from _json import encode_basestring, make_encoder, make_scanner
 
-    _scan: "Callable[[str, int], tuple[Any, int]]" = make_scanner(_Context)
+    _scan: "Callable[[str, int], tuple[Any, int]]" = make_scanner(_Context)  # type: ignore[arg-type]  # any context
 
     def _encode(value: object) -> str:
         # The markers are the encoder's memory of the containers that it is in, so each call has its own.
@@ -71,10 +71,11 @@ try:
 except ImportError:  # an interpreter without the accelerator
     import json
 
-    _scan = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant).scan_once
-    _encode = json.JSONEncoder(
-        ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_refuse_object
-    ).encode
+    _decoder: "Any" = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+    _scan = _decoder.scan_once
+
+    def _encode(value: object) -> str:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_refuse_object)
 
 
 def loads(data: "bytes | bytearray | memoryview | str") -> "Any":

@@ -1,0 +1,47 @@
+"""Collects what is wrong with a configuration, so that one message can name all of it."""
+
+from ctr_common.errors import ConfigError
+from ctr_common.fastjson import dumps
+
+_NAMED = 4  # how many further problems the one-line message spells out
+
+
+def member(path: str, key: str) -> str:
+    """JSON path of a member: `.name`, or `["odd name"]` as jq writes it."""
+    if key.isascii() and key.isidentifier():
+        return f"{path}.{key}"
+    return f"{path}[{dumps(key)}]"
+
+
+class Problems:
+    """The problems found so far, in the order of finding.
+
+    `found` holds pairs of JSON path and message.
+    """
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, str]] = []
+
+    def add(self, path: str, message: str) -> None:
+        """Adds one: the JSON path (`.process.args[1]`; empty for the whole file) and what is wrong there."""
+        self.found.append((path, message))
+
+    def raise_first(self) -> None:
+        """Raises the first problem, and the others with it; does nothing if there are none.
+
+        Raises:
+            ConfigError: its message is one line that names the others too; `.problems` is the list of pairs.
+        """
+        if not self.found:
+            return
+        path, message = self.found[0]
+        others = self.found[1:]
+        if others:
+            named = ", ".join(f"{where or '.'}: {what}" for where, what in others[:_NAMED])
+            more = ", …" if len(others) > _NAMED else ""
+            message = f"{message} (and {len(others)} more: {named}{more})"
+        error = ConfigError(message, json_path=path or ".")
+        error.__dict__["problems"] = list(self.found)
+        raise error

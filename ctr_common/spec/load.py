@@ -176,7 +176,7 @@ _ARTICLE = {str: "a string", bool: "a boolean", int: "an integer"}
 
 
 def _check_scalar(name: str, value: "Any", place: "Place", problems: "Problems") -> None:
-    wanted: type
+    wanted: Any
     wanted, low, high = schema.SCALARS[name]
     if type(value) is not wanted:
         # A fraction or an exponent makes a float, which no property takes; Go refuses 1e3 for an integer too.

@@ -72,6 +72,11 @@ class CtrError(Exception):
             parts.append(strerror(self.errno))
         return ": ".join(parts)
 
+    def within(self, context: str) -> "CtrError":
+        """The same error, told as part of something larger, whose name comes first."""
+        self.step = f"{context}: {self.step}" if self.step else context
+        return self
+
     def as_dict(self) -> "dict[str, Any]":
         """The error as plain data, empty fields left out; `kind` is the class name."""
         data: dict[str, Any] = {"kind": type(self).__name__}

@@ -1,0 +1,1 @@
+"""One file per lifecycle verb; `launch` is what create and exec have in common."""

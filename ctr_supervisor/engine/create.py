@@ -1,0 +1,511 @@
+"""`create`: from a bundle to a container process that waits in exec.fifo.
+
+The story of a container's start, told by the engine; what happens inside is told by ctr_init/steps.py (namespaces) and
+c/nsexec/process.c (the process itself).
+"""
+
+import os
+import time
+
+from ctr_common import fastjson, hooks
+from ctr_common.bootstrap import boolean, text, u32
+from ctr_common.errors import ConfigError, CtrError, WrongState
+from ctr_common.fd import Fd
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+)
+from ctr_common.spec import load, namespaces, validate
+from ctr_common.state import CONFIG_FILE, FIFO_FILE, StateDir
+from ctr_init import worker
+from ctr_init.plan import SetupPlan
+from ctr_supervisor.cgroups import manager as cgroups
+from ctr_supervisor.engine import container as containers
+from ctr_supervisor.engine import idmaps, launch, settings
+from ctr_supervisor.engine.runtime import Runtime
+from ctr_supervisor.process import console, status
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctr_common.channel import Channel, Message
+    from ctr_common.spec.types import Config, Process
+
+# A hostile FUSE or network mount can hang a mount call; no start hangs with it for ever.
+WORKER_TIMEOUT = 300.0
+
+# How engines know that a container could not be started; what follows it tells why.
+CONTEXT = "unable to start container process"
+
+
+class CreateOptions:
+    """What the command line says about a creation.
+
+    Args:
+        console_socket: unix socket that gets the pty's master.
+        pid_file: file that gets the pid.
+        pidfd_socket: unix socket that gets the pidfd.
+        no_pivot: move the root with MS_MOVE instead of pivot_root (a root file system on a ramdisk).
+        no_new_keyring: keep the caller's session keyring.
+        preserve_fds: how many fds from 3 on the container inherits.
+        detach: nobody will stay in the foreground for it; `create` implies it.
+        listen_fds: how many further fds the caller got by socket activation (LISTEN_FDS).
+    """
+
+    __slots__ = (
+        "console_socket",
+        "detach",
+        "listen_fds",
+        "no_new_keyring",
+        "no_pivot",
+        "pid_file",
+        "pidfd_socket",
+        "preserve_fds",
+    )
+
+    def __init__(
+        self,
+        console_socket: str = "",
+        pid_file: str = "",
+        pidfd_socket: str = "",
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        preserve_fds: int = 0,
+        detach: bool = True,
+        listen_fds: int = 0,
+    ) -> None:
+        self.console_socket = console_socket
+        self.pid_file = pid_file
+        self.pidfd_socket = pidfd_socket
+        self.no_pivot = no_pivot
+        self.no_new_keyring = no_new_keyring
+        self.preserve_fds = preserve_fds
+        self.detach = detach
+        self.listen_fds = listen_fds
+
+
+class Created:
+    """A created container, still in the hands of its creator.
+
+    Attributes:
+        container: state, config, cgroups; its lock is held here.
+        launched: the process, this process's child.
+        console_master: of a terminal that stays in the foreground, else closed.
+    """
+
+    __slots__ = ("console_master", "container", "launched")
+
+    def __init__(self, container: containers.Container, launched: launch.Launched, console_master: Fd) -> None:
+        self.container = container
+        self.launched = launched
+        self.console_master = console_master
+
+    def close(self) -> None:
+        """Lets go of it; the container goes on."""
+        self.console_master.close()
+        self.launched.close()
+        self.container.directory.unlock()
+
+
+def create(runtime: Runtime, container_id: str, bundle: str, options: CreateOptions) -> None:
+    """Creates a container and leaves it waiting for `start`.
+
+    Args:
+        container_id: not in use under this root.
+        bundle: directory with config.json.
+
+    Raises:
+        CtrError: anything; nothing of the container is left then.
+    """
+    options.detach = True
+    make(runtime, container_id, bundle, options).close()
+
+
+def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOptions) -> Created:
+    """Creates a container and keeps hold of it; see `create`."""
+    validate.validate_id(container_id)
+    bundle = os.path.abspath(bundle)
+    config = load.load_config(bundle)
+    process = config.get("process")
+    if process is None:
+        raise ConfigError("process property must not be empty", json_path=".process")
+    check_terminal(process, options.detach, options.console_socket)
+    if options.preserve_fds + options.listen_fds:
+        launch.check_preserved_fds(options.preserve_fds + options.listen_fds)
+    validate.check(config, bundle, rootless=runtime.rootless_euid)
+    directory = StateDir(runtime.root, container_id)
+    directory.make()
+    creation = Creation(runtime, directory, config, bundle, options)
+    try:
+        return creation.run()
+    except BaseException:
+        creation.undo()
+        raise
+
+
+def check_terminal(process: "Process", detach: bool, console_socket: str) -> None:
+    """Holds terminal, detaching and console socket against each other, with the texts that engines know.
+
+    Raises:
+        ConfigError: they don't go together.
+    """
+    terminal = bool(process.get("terminal"))
+    if detach and terminal and not console_socket:
+        raise ConfigError("cannot allocate tty if ctrun will detach without setting console socket")
+    if (not detach or not terminal) and console_socket:
+        raise ConfigError("cannot use console socket if ctrun will not detach or allocate tty")
+
+
+class Creation:
+    """One creation under way; `run` goes forward, `undo` takes back whatever there is by then."""
+
+    def __init__(
+        self, runtime: Runtime, directory: StateDir, config: "Config", bundle: str, options: CreateOptions
+    ) -> None:
+        self.runtime = runtime
+        self.config = config
+        self.process: Process = config["process"]
+        self.linux = config.get("linux") or {}
+        self.bundle = bundle
+        self.options = options
+        self.rootfs = os.path.realpath(os.path.join(bundle, config["root"]["path"]))
+        self.container = containers.Container(runtime, directory, {})
+        self.launched: launch.Launched | None = None
+        self.worker: worker.Worker | None = None
+        self.cgroups: cgroups.Manager | None = None
+        self.console_master = Fd(-1)
+        self.console_slave = Fd(-1)
+        self.hooks_have_run = False
+
+    def run(self) -> Created:
+        """All of it, in order."""
+        self.record_intent()
+        self.make_cgroups()
+        try:
+            launched = self.launch_process()
+            self.place_in_cgroups(launched)
+            launched.go()
+            self.record_process(launched)
+            home = self.set_up_namespaces(launched)
+            self.set_up_process(launched, home)
+        except CtrError as error:
+            raise error.within(CONTEXT) from None
+        self.announce(launched)
+        return Created(self.container, launched, self.console_master)
+
+    # -- state
+
+    def record_intent(self) -> None:
+        """Writes down what will be made, so that `delete` can unmake it if we are killed."""
+        directory = self.container.directory
+        directory.write(CONFIG_FILE, fastjson.dumps(self.config).encode())
+        self.cgroups = cgroups.for_container(
+            self.config,
+            self.container.id,
+            rootless_cgroups=self.runtime.rootless_cgroups,
+            systemd=self.runtime.systemd_cgroup,
+        )
+        self.container.state = {
+            "id": self.container.id,
+            "oci_version": self.config["ociVersion"],
+            "init_process_pid": 0,
+            "init_process_start": 0,
+            "created": utc_now(),
+            "rootless": self.runtime.rootless_euid and self.runtime.rootless_cgroups,
+            "bundle": self.bundle,
+            "rootfs": self.rootfs,
+            "annotations": self.config.get("annotations") or {},
+            "cgroup_paths": self.cgroups.paths,
+            "namespace_paths": {},
+            "external_descriptors": [],
+            "new_keyring": not self.options.no_new_keyring,
+        }
+        directory.save(self.container.state)
+
+    def record_process(self, launched: launch.Launched) -> None:
+        """Writes down the process; from here on hooks and other commands see the container."""
+        found = status.read_stat(launched.pid)
+        if found is None:
+            raise CtrError(f"container process {launched.pid} vanished")
+        self.container.state.update(
+            init_process_pid=launched.pid,
+            init_process_start=found[1],
+            namespace_paths=namespaces.paths_of_process(launched.pid),
+            external_descriptors=console.describe_stdio(),
+        )
+        self.container.directory.save(self.container.state)
+
+    # -- cgroups
+
+    def make_cgroups(self) -> None:
+        """Cgroups and their limits are there before the process is, so that it never runs outside of them."""
+        assert self.cgroups is not None
+        self.cgroups.create()
+        self.cgroups.set(self.linux.get("resources") or {})
+
+    def place_in_cgroups(self, launched: launch.Launched) -> None:
+        """Moves the process into what it was not born in."""
+        assert self.cgroups is not None
+        self.cgroups.apply(launched.pid)
+
+    # -- process
+
+    def launch_process(self) -> launch.Launched:
+        """The process in its new namespaces, with its id maps."""
+        assert self.cgroups is not None
+        config = self.config
+        flags = namespaces.clone_flags(config)
+        joined = [
+            (kind, path) for kind in namespaces.NAMESPACES if (path := namespaces.path_of(config, kind))
+        ]
+        attributes = launch.bootstrap_attributes(
+            clone_flags=flags,
+            join_paths=joined,
+            user_namespace=any(kind == "user" for kind, _ in joined),
+            rootless=self.runtime.rootless_euid,
+        )
+        if flags & CLONE_NEWUSER:
+            attributes += idmaps.attributes(self.linux, rootless=self.runtime.rootless_euid)
+        if self.process.get("oomScoreAdj") is not None:
+            attributes.append((_kernel.ATTR_OOM_SCORE_ADJ, text(str(self.process["oomScoreAdj"]))))
+        if flags & CLONE_NEWTIME:
+            attributes.append((_kernel.ATTR_TIME_OFFSETS, text(time_offsets(self.linux))))
+        cgroup = self.cgroups.clone_fd()
+        try:
+            self.launched = launch.launch(
+                attributes, (), self.options.preserve_fds + self.options.listen_fds, cgroup_fd=cgroup
+            )
+        finally:
+            if cgroup is not None:
+                os.close(cgroup)
+        return self.launched
+
+    def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
+        """Hands over everything that the process does to itself."""
+        directory = self.container.directory
+        root_uid, root_gid = idmaps.host_root(self.linux)
+        directory.make_fifo(root_uid, root_gid)
+        attributes = settings.process_attributes(with_listen_fds(self.process, self.options), self.config, home)
+        attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
+        preserved = self.options.preserve_fds + self.options.listen_fds
+        if preserved:
+            attributes.append((_kernel.ATTR_PRESERVE_FDS, u32(preserved)))
+        if not self.options.no_new_keyring:
+            attributes.append((_kernel.ATTR_KEYRING, text(f"_ses.{self.container.id}")))
+            if self.process.get("selinuxLabel"):
+                attributes.append((_kernel.ATTR_KEYRING_LABEL, text(self.process["selinuxLabel"])))
+        seccomp = self.linux.get("seccomp")
+        if seccomp:
+            from ctr_supervisor.engine.seccomp import compile_filter
+
+            attributes += settings.seccomp_attributes(compile_filter(seccomp, cache_dir=self.runtime.seccomp_cache))
+        hook_list = (self.config.get("hooks") or {}).get("startContainer") or []
+        if hook_list:
+            state = fastjson.dumps(self.container.oci_state(containers.CREATED, pid=1)).encode()
+            attributes += settings.hook_attributes(hook_list, state)
+        with Fd(os.open(directory.file(FIFO_FILE), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as fifo:
+            fds = [fifo.fileno()]
+            attributes.append((_kernel.ATTR_FIFO_FD, u32(0)))
+            if self.console_slave.number >= 0:
+                attributes.append((_kernel.ATTR_CONSOLE_SLAVE_FD, u32(len(fds))))
+                fds.append(self.console_slave.fileno())
+            elif self.process.get("terminal"):
+                attributes.append((_kernel.ATTR_CONSOLE_ALLOCATE, boolean(True)))
+            root = Fd(-1)
+            if not namespaces.has(self.config, "mount"):
+                root = Fd(os.open(self.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+                attributes.append((_kernel.ATTR_ROOT_FD, u32(len(fds))))
+                fds.append(root.fileno())
+            with root:
+                launched.send_settings(attributes, fds, self.take_console, self.send_listener)
+        self.console_slave.close()
+
+    def send_listener(self, listener: int) -> None:
+        """A seccomp user notification fd goes to `.linux.seccomp.listenerPath`."""
+        send_listener(self.container, listener, containers.CREATING)
+
+    # -- setup worker
+
+    def set_up_namespaces(self, launched: launch.Launched) -> "str | None":
+        """Has the setup worker do everything that belongs to the namespaces.
+
+        Returns:
+            The home directory of the process's user, if the container's /etc/passwd knows it.
+        """
+        self.worker = worker.start(self.plan(launched))
+        from ctr_common.channel import Channel
+
+        with Channel(self.worker.fd, "setup worker") as channel:
+            while True:
+                message = channel.expect(
+                    _kernel.MSG_WORKER_HOOKS, _kernel.MSG_CONSOLE, _kernel.MSG_WORKER_DONE, timeout=WORKER_TIMEOUT
+                )
+                if message.type == _kernel.MSG_WORKER_DONE:
+                    home = message.text(_kernel.ATTR_HOME)
+                    message.close()
+                    break
+                self.answer_worker(channel, message)
+        self.reap_worker()
+        return home
+
+    def plan(self, launched: launch.Launched) -> SetupPlan:
+        """What the worker has to know."""
+        assert self.cgroups is not None
+        config = self.config
+        join_flags = 0
+        for kind, (flag, _) in namespaces.NAMESPACES.items():
+            if namespaces.has(config, kind):
+                join_flags |= flag
+        size = self.process.get("consoleSize")
+        return SetupPlan(
+            config=config,
+            bundle=self.bundle,
+            rootfs=self.rootfs,
+            container_id=self.container.id,
+            state=self.container.oci_state(containers.CREATING),
+            pidfd=launched.pidfd.fileno(),
+            pid=launched.pid,
+            join_flags=join_flags,
+            new_user_ns=bool(join_flags & CLONE_NEWUSER),
+            cgroup_paths=self.cgroups.paths,
+            cgroup_mode=cgroups.hierarchies().mode,
+            own_cgroup_ns=bool(join_flags & CLONE_NEWCGROUP),
+            no_pivot=self.options.no_pivot,
+            rootless=self.runtime.rootless_euid,
+            console=bool(self.process.get("terminal")) and bool(join_flags & CLONE_NEWNS),
+            console_size=(size["width"], size["height"]) if size else None,
+        )
+
+    def answer_worker(self, channel: "Channel", message: "Message") -> None:
+        """Does what the worker asked for."""
+        try:
+            if message.type == _kernel.MSG_WORKER_HOOKS:
+                self.run_runtime_hooks()
+            else:
+                self.console_slave = Fd(message.take_fd(_kernel.ATTR_CONSOLE_SLAVE_FD))
+                self.take_console(message.take_fd(_kernel.ATTR_CONSOLE_MASTER_FD))
+        finally:
+            message.close()
+        channel.send(_kernel.MSG_ACKNOWLEDGED)
+
+    def run_runtime_hooks(self) -> None:
+        """prestart, then createRuntime: the namespaces are there, nothing has been pivoted (config.md, "Hooks")."""
+        self.hooks_have_run = True
+        configured: dict[str, Any] = dict(self.config.get("hooks") or {})
+        state = self.container.oci_state(containers.CREATING)
+        hooks.run(configured.get("prestart") or (), state, "prestart")
+        hooks.run(configured.get("createRuntime") or (), state, "createRuntime")
+
+    def take_console(self, master: int) -> None:
+        """A pty's master goes to the console socket, or stays here for the foreground."""
+        with Fd(master) as owned:
+            if self.options.console_socket:
+                console.send_fd(self.options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
+            else:
+                self.console_master = Fd(owned.take())
+
+    def reap_worker(self) -> None:
+        """Waits for the worker's end; it has said its last word."""
+        if self.worker is not None:
+            pid, self.worker = self.worker.pid, None
+            os.waitpid(pid, 0)
+
+    # -- the outside world
+
+    def announce(self, launched: launch.Launched) -> None:
+        """Tells whoever asked for it: pid file, pidfd socket."""
+        if self.options.pidfd_socket:
+            console.send_fd(self.options.pidfd_socket, launched.pidfd.fileno(), "pidfd", "--pidfd-socket")
+        if self.options.pid_file:
+            write_pid_file(self.options.pid_file, launched.pid)
+
+    def undo(self) -> None:
+        """Leaves nothing: no worker, process, cgroup, state. Failures are told of and don't hide the first one."""
+        if self.worker is not None:
+            try:
+                os.kill(self.worker.pid, 9)
+            except ProcessLookupError:
+                pass
+            self.reap_worker()
+        self.console_master.close()
+        self.console_slave.close()
+        if self.launched is not None:
+            self.launched.kill()
+            self.launched.close()
+        try:
+            if self.cgroups is not None:
+                self.cgroups.destroy()
+        except CtrError as error:
+            self.runtime.ignore(error)
+        self.container.directory.remove()
+        poststop = (self.config.get("hooks") or {}).get("poststop")
+        if self.hooks_have_run and poststop:
+            state = self.container.oci_state(containers.STOPPED, pid=0)
+            for failure in hooks.run_all_ignoring_failures(poststop, state, "poststop"):
+                self.runtime.ignore(failure)
+
+
+def send_listener(container: containers.Container, listener: int, container_status: str) -> None:
+    """Sends a seccomp user notification fd to the agent that the configuration names.
+
+    Args:
+        listener: owned here from now on.
+        container_status: what the agent is told of the container.
+    """
+    from ctr_supervisor.engine import seccomp
+
+    with Fd(listener):
+        profile = (container.config.get("linux") or {})["seccomp"]
+        seccomp.send_listener(
+            profile["listenerPath"],
+            listener,
+            container.oci_state(container_status),
+            profile.get("listenerMetadata", ""),
+        )
+
+
+def with_listen_fds(process: "Process", options: CreateOptions) -> "Process":
+    """The process with the socket activation protocol passed on (sd_listen_fds(3)); pid 1 is the container's init."""
+    if not options.listen_fds:
+        return process
+    changed = process.copy()
+    changed["env"] = [*(process.get("env") or ()), f"LISTEN_FDS={options.listen_fds}", "LISTEN_PID=1"]
+    return changed
+
+
+def time_offsets(linux: "Any") -> str:
+    """`.linux.timeOffsets` as /proc/PID/timens_offsets takes it (time_namespaces(7))."""
+    return "".join(
+        f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
+        for clock, offset in (linux.get("timeOffsets") or {}).items()
+    )
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Writes a pid, without a newline, by rename, so that nobody reads half of it.
+
+    Raises:
+        WrongState: the file can't be written.
+    """
+    head, tail = os.path.split(path)
+    partial = os.path.join(head, f".{tail}")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        with Fd(fd):
+            os.write(fd, str(pid).encode())
+        os.rename(partial, path)
+    except OSError as error:
+        raise WrongState("cannot write the pid file", path=path, errno=error.errno or 0) from None
+
+
+def utc_now() -> str:
+    """The time as Go prints it: RFC 3339, nanoseconds, UTC."""
+    now = time.time_ns()
+    seconds, fraction = divmod(now, 1_000_000_000)
+    digits = f"{fraction:09d}".rstrip("0")
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{stamp}.{digits}Z" if digits else f"{stamp}Z"

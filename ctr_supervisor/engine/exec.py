@@ -1,0 +1,229 @@
+"""`exec`: one more process in a running container; the same ctr-init, no setup worker."""
+
+import os
+
+from ctr_common.bootstrap import boolean, text, u32, u64
+from ctr_common.errors import ConfigError, CtrError, WrongState
+from ctr_common.fd import Fd
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import CLONE_NEWUSER
+from ctr_common.spec import namespaces, users
+from ctr_supervisor.engine import container as containers
+from ctr_supervisor.engine import create, launch, settings
+from ctr_supervisor.engine.runtime import Runtime
+from ctr_supervisor.process import console
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctr_common.spec.types import Process
+    from ctr_supervisor.process.foreground import Foreground
+
+class ExecOptions:
+    """What the command line says about an exec.
+
+    Args:
+        console_socket: unix socket that gets the pty's master.
+        pid_file: file that gets the pid.
+        pidfd_socket: unix socket that gets the pidfd.
+        detach: return once the process runs.
+        preserve_fds: how many fds from 3 on the process inherits.
+        ignore_paused: exec into a paused container; the process freezes with it.
+        cgroup: sub-cgroups to put the process in, `path` or `controller[,controller]:path`.
+        no_subreaper: don't adopt orphans.
+    """
+
+    __slots__ = (
+        "cgroup",
+        "console_socket",
+        "detach",
+        "ignore_paused",
+        "no_subreaper",
+        "pid_file",
+        "pidfd_socket",
+        "preserve_fds",
+    )
+
+    def __init__(
+        self,
+        console_socket: str = "",
+        pid_file: str = "",
+        pidfd_socket: str = "",
+        detach: bool = False,
+        preserve_fds: int = 0,
+        ignore_paused: bool = False,
+        cgroup: "Sequence[str]" = (),
+        no_subreaper: bool = False,
+    ) -> None:
+        self.console_socket = console_socket
+        self.pid_file = pid_file
+        self.pidfd_socket = pidfd_socket
+        self.detach = detach
+        self.preserve_fds = preserve_fds
+        self.ignore_paused = ignore_paused
+        self.cgroup = cgroup
+        self.no_subreaper = no_subreaper
+
+
+def exec_process(runtime: Runtime, container_id: str, process: "Process", options: ExecOptions) -> int:
+    """Runs a process in a container.
+
+    Args:
+        process: complete, as in `.process` of config.json.
+
+    Returns:
+        Its exit status (128 + n for signal n), 0 when detached.
+
+    Raises:
+        WrongState: the container has stopped, or is paused and `ignore_paused` was not given.
+        InitError: the process could not be made.
+    """
+    container = containers.load(runtime, container_id)
+    status = container.status()
+    if status == containers.STOPPED:
+        raise WrongState("cannot exec in a stopped container")
+    if status == containers.PAUSED and not options.ignore_paused:
+        raise WrongState("cannot exec in a paused container (use --ignore-paused to override)")
+    if status == containers.CREATING:
+        raise WrongState("cannot exec in a container that is still being created")
+    if not process.get("args"):
+        raise ConfigError("process args cannot be empty", json_path=".args")
+    create.check_terminal(process, options.detach, options.console_socket)
+    if options.preserve_fds:
+        launch.check_preserved_fds(options.preserve_fds)
+    foreground = None
+    if not options.detach:
+        from ctr_supervisor.process.foreground import Foreground
+
+        foreground = Foreground(subreaper=not options.no_subreaper)
+    return Execution(container, process, options).run(foreground)
+
+
+class Execution:
+    """One exec under way."""
+
+    def __init__(self, container: containers.Container, process: "Process", options: ExecOptions) -> None:
+        self.container = container
+        self.process = process
+        self.options = options
+        self.console_master = Fd(-1)
+
+    def run(self, foreground: "Foreground | None") -> int:
+        """All of it, in order."""
+        pidfd = self.container.open_pidfd()
+        if pidfd is None:
+            raise WrongState("cannot exec in a stopped container")
+        launched = None
+        try:
+            with Fd(pidfd):
+                home = self.lookup_home()
+                launched = self.launch_process(pidfd)
+            self.place_in_cgroups(launched)
+            launched.go()
+            self.set_up_process(launched, home)
+            if self.options.pidfd_socket:
+                console.send_fd(self.options.pidfd_socket, launched.pidfd.fileno(), "pidfd", "--pidfd-socket")
+            if self.options.pid_file:
+                create.write_pid_file(self.options.pid_file, launched.pid)
+            launched.await_execve()
+        except CtrError as error:
+            self.abandon(launched)
+            raise error.within(create.CONTEXT) from None
+        except BaseException:
+            self.abandon(launched)
+            raise
+        try:
+            return 0 if foreground is None else foreground.attend(launched, self.console_master)
+        finally:
+            self.console_master.close()
+            launched.close()
+
+    def abandon(self, launched: "launch.Launched | None") -> None:
+        """Leaves nothing of a failed exec."""
+        self.console_master.close()
+        if launched is not None:
+            launched.kill()
+            launched.close()
+
+    def lookup_home(self) -> "str | None":
+        """Home directory of the user by the container's own /etc/passwd, read from outside."""
+        if any(entry.startswith("HOME=") and entry != "HOME=" for entry in self.process.get("env") or ()):
+            return None
+        try:
+            root = os.open(f"/proc/{self.container.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with Fd(root):
+            return users.lookup_home(root, (self.process.get("user") or {}).get("uid", 0))
+
+    def launch_process(self, pidfd: int) -> launch.Launched:
+        """The process in the container's namespaces."""
+        config = self.container.config
+        flags = 0
+        for kind, (flag, _) in namespaces.NAMESPACES.items():
+            if namespaces.has(config, kind):
+                flags |= flag
+        attributes = launch.bootstrap_attributes(
+            clone_flags=0,
+            user_namespace=bool(flags & CLONE_NEWUSER),
+            rootless=self.container.runtime.rootless_euid,
+        )
+        attributes += [(_kernel.ATTR_NS_PIDFD_FD, u32(0)), (_kernel.ATTR_NS_PIDFD_FLAGS, u64(flags))]
+        if self.process.get("oomScoreAdj") is not None:
+            attributes.append((_kernel.ATTR_OOM_SCORE_ADJ, text(str(self.process["oomScoreAdj"]))))
+        initial = (self.process.get("execCPUAffinity") or {}).get("initial")
+        if initial:
+            mask = settings.bit_mask(initial, ".process.execCPUAffinity.initial", 1)
+            attributes.append((_kernel.ATTR_CPU_AFFINITY_INITIAL, mask))
+        cgroup = None if self.options.cgroup else self.container.cgroups.clone_fd()
+        try:
+            return launch.launch(attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup)
+        finally:
+            if cgroup is not None:
+                os.close(cgroup)
+
+    def place_in_cgroups(self, launched: launch.Launched) -> None:
+        """The container's cgroups, or the sub-cgroups asked for."""
+        if not self.options.cgroup:
+            self.container.cgroups.add_pid(launched.pid, None)
+        for cgroup in self.options.cgroup:
+            self.container.cgroups.add_pid(launched.pid, cgroup)
+
+    def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
+        """Hands over everything that the process does to itself."""
+        config = self.container.config
+        attributes = settings.process_attributes(self.process, config, home)
+        attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
+        if self.options.preserve_fds:
+            attributes.append((_kernel.ATTR_PRESERVE_FDS, u32(self.options.preserve_fds)))
+        if self.container.state.get("new_keyring", True):
+            attributes.append((_kernel.ATTR_KEYRING, text(f"_ses.{self.container.id}")))
+        if self.process.get("terminal"):
+            attributes.append((_kernel.ATTR_CONSOLE_ALLOCATE, boolean(True)))
+        seccomp = (config.get("linux") or {}).get("seccomp")
+        if seccomp:
+            from ctr_supervisor.engine.seccomp import compile_filter
+
+            compiled = compile_filter(seccomp, cache_dir=self.container.runtime.seccomp_cache)
+            attributes += settings.seccomp_attributes(compiled)
+        fds: list[int] = []
+        root = Fd(-1)
+        if not namespaces.has(config, "mount"):
+            root = Fd(os.open(self.container.state["rootfs"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            attributes.append((_kernel.ATTR_ROOT_FD, u32(len(fds))))
+            fds.append(root.fileno())
+        with root:
+            launched.send_settings(attributes, fds, self.take_console, self.send_listener)
+
+    def take_console(self, master: int) -> None:
+        """A pty's master goes to the console socket, or stays here for the foreground."""
+        with Fd(master) as owned:
+            if self.options.console_socket:
+                console.send_fd(self.options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
+            else:
+                self.console_master = Fd(owned.take())
+
+    def send_listener(self, listener: int) -> None:
+        """A seccomp user notification fd goes to `.linux.seccomp.listenerPath`."""
+        create.send_listener(self.container, listener, containers.RUNNING)

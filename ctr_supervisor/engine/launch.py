@@ -1,0 +1,269 @@
+"""What create and exec have in common: ctr-init is started, a container process waits in its namespaces for its settings.
+
+    spawn ctr-init ── BOOTSTRAP ──▶ stage 0: joins, clone3, id maps
+                  ◀── CHILD ─────── (pid, pidfd); stage 0 ends
+    cgroups        ── GO ─────────▶ container process
+                  ◀── NAMESPACES_READY
+"""
+
+import os
+
+from ctr_common import paths
+from ctr_common.bootstrap import text, u32, u64
+from ctr_common.channel import Channel, Message
+from ctr_common.errors import ConfigError, CtrError, InitError
+from ctr_common.fd import Fd
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import CLONE_NEWUSER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ctr_common.bootstrap import Attributes
+    from ctr_supervisor.engine.seccomp import CompiledFilter
+
+# Stage 0 may run newuidmap; the rest is a handful of system calls. A peer that dies ends the wait at once.
+BOOTSTRAP_TIMEOUT = 60.0
+# After its settings the process may wait for a slow disk (execve of a cold binary), never for a person.
+SETTINGS_TIMEOUT = 120.0
+
+FIRST_FREE_FD = 3
+FD_CLOEXEC = 1
+F_GETFD = 1
+
+
+class Launched:
+    """A container process that waits for its settings; this process is its parent.
+
+    Attributes:
+        pid: in our pid namespace.
+        pidfd: owned here.
+        channel: the start-up protocol with it.
+        in_cgroup: CLONE_INTO_CGROUP put it into its cgroup v2.
+    """
+
+    __slots__ = ("channel", "in_cgroup", "pid", "pidfd", "reaped")
+
+    def __init__(self, pid: int, pidfd: Fd, channel: Channel, in_cgroup: bool) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.channel = channel
+        self.in_cgroup = in_cgroup
+        self.reaped = False
+
+    def go(self) -> None:
+        """Lets it enter what is left of its namespaces; its cgroups are right by now.
+
+        Raises:
+            InitError: it could not.
+        """
+        self.channel.send(_kernel.MSG_GO)
+        self.channel.expect(_kernel.MSG_NAMESPACES_READY, timeout=BOOTSTRAP_TIMEOUT).close()
+
+    def send_settings(
+        self,
+        attributes: "Attributes",
+        fds: "Sequence[int]",
+        on_console: "Callable[[int], None] | None",
+        on_listener: "Callable[[int], None] | None",
+    ) -> None:
+        """Has it set itself up, until only the fifo and execve are left.
+
+        Args:
+            on_console: takes the master of a pty that it allocated.
+            on_listener: takes the fd of a seccomp user notification filter.
+
+        Raises:
+            InitError: a step failed; the process ends.
+        """
+        self.channel.send(_kernel.MSG_SETTINGS, attributes, fds)
+        while True:
+            message = self.channel.expect(
+                _kernel.MSG_PREPARED, _kernel.MSG_CONSOLE, _kernel.MSG_SECCOMP_LISTENER, timeout=SETTINGS_TIMEOUT
+            )
+            with_fds(message, on_console, on_listener)
+            if message.type == _kernel.MSG_PREPARED:
+                return
+            self.channel.send(_kernel.MSG_ACKNOWLEDGED)
+
+    def await_execve(self) -> None:
+        """Waits until execve has closed the process's end of the channel.
+
+        Raises:
+            InitError: execve, or what comes right before it, failed.
+        """
+        message = self.channel.receive()
+        if message is not None:
+            message.close()
+            if message.type == _kernel.MSG_ERROR:
+                raise message.error()
+
+    def wait(self) -> int:
+        """Waits for its end and gives the exit status as a shell would: the code, or 128 + the signal."""
+        _, status = os.waitpid(self.pid, 0)
+        self.reaped = True
+        return shell_status(status)
+
+    def kill(self) -> None:
+        """Ends it for sure and reaps it; does nothing if that has happened."""
+        if not self.reaped:
+            try:
+                _kernel.pidfd_send_signal(self.pidfd.fileno(), 9)
+            except OSError:
+                pass
+            try:
+                self.wait()
+            except ChildProcessError:
+                self.reaped = True
+
+    def close(self) -> None:
+        """Lets go of it; it goes on."""
+        self.channel.close()
+        self.pidfd.close()
+
+
+def with_fds(
+    message: Message,
+    on_console: "Callable[[int], None] | None",
+    on_listener: "Callable[[int], None] | None",
+) -> None:
+    """Hands the fd in a message to whoever wants it."""
+    try:
+        if message.type == _kernel.MSG_CONSOLE and on_console is not None:
+            on_console(message.take_fd(_kernel.ATTR_CONSOLE_MASTER_FD))
+        elif message.type == _kernel.MSG_SECCOMP_LISTENER and on_listener is not None:
+            on_listener(message.take_fd(_kernel.ATTR_LISTENER_FD))
+    finally:
+        message.close()
+
+
+def shell_status(status: int) -> int:
+    """A wait status as a shell shows it.
+
+    Args:
+        status: as from waitpid(2).
+    """
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def check_preserved_fds(count: int) -> None:
+    """Makes sure that the caller really passed the fds that it asks to preserve.
+
+    All fds of our own are close-on-exec, so one that is not came from the caller; handing one of ours to a container
+    would be CVE-2024-21626 again.
+
+    Raises:
+        ConfigError: one of them is not open.
+    """
+    import fcntl
+
+    for fd in range(FIRST_FREE_FD, FIRST_FREE_FD + count):
+        try:
+            inherited = not fcntl.fcntl(fd, F_GETFD) & FD_CLOEXEC
+        except OSError:
+            inherited = False
+        if not inherited:
+            raise ConfigError(f"--preserve-fds: file descriptor {fd} was not passed by the caller")
+
+
+def bootstrap_attributes(
+    *,
+    clone_flags: int,
+    join_paths: "Sequence[tuple[str, str]]" = (),
+    user_namespace: bool,
+    rootless: bool,
+) -> "list[tuple[int, bytes]]":
+    """The attributes that every BOOTSTRAP has.
+
+    Args:
+        clone_flags: namespaces to make.
+        join_paths: (type, path) of namespaces to join.
+        user_namespace: the process ends up in a user namespace of its own or of another container.
+        rootless: we are not root in our user namespace.
+    """
+    attributes = [(_kernel.ATTR_CLONE_FLAGS, u64(clone_flags))]
+    attributes += [(_kernel.ATTR_NS_PATH, text(f"{kind}:{path}")) for kind, path in join_paths]
+    if user_namespace or clone_flags & CLONE_NEWUSER:
+        attributes.append((_kernel.ATTR_BECOME_ROOT, b"\1"))
+    if rootless:
+        attributes.append((_kernel.ATTR_ROOTLESS_EUID, b"\1"))
+    return attributes
+
+
+def launch(
+    attributes: "Attributes", fds: "Sequence[int]", preserve_fds: int = 0, cgroup_fd: "int | None" = None
+) -> Launched:
+    """Starts ctr-init from a sealed memfd and has it make the container process.
+
+    Args:
+        attributes: of BOOTSTRAP.
+        fds: that the attributes point to.
+        preserve_fds: how many fds from 3 on the process shall inherit.
+        cgroup_fd: cgroup v2 directory to be born in.
+
+    Raises:
+        InitError: a namespace could not be made or joined, an id map was refused.
+    """
+    attributes = list(attributes)
+    fds = list(fds)
+    if cgroup_fd is not None:
+        attributes.append((_kernel.ATTR_CGROUP_FD, u32(len(fds))))
+        fds.append(cgroup_fd)
+    ours, theirs = _kernel.socketpair()
+    channel = Channel(ours, "container process")
+    try:
+        try:
+            stage0 = _spawn(theirs, preserve_fds)
+        finally:
+            os.close(theirs)
+        try:
+            channel.send(_kernel.MSG_BOOTSTRAP, attributes, fds)
+            message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
+        except CtrError:
+            _reap_failed(stage0)
+            raise
+        try:
+            pid = message.u32(_kernel.ATTR_PID)
+            pidfd = Fd(message.take_fd(_kernel.ATTR_PIDFD))
+            in_cgroup = message.get(_kernel.ATTR_IN_CGROUP) == b"\1"
+        finally:
+            message.close()
+        if pid is None:
+            raise InitError("ctr-init sent no pid")
+        os.waitpid(stage0, 0)
+        return Launched(pid, pidfd, channel, in_cgroup)
+    except BaseException:
+        channel.close()
+        raise
+
+
+def _spawn(socket: int, preserve_fds: int) -> int:
+    target = FIRST_FREE_FD + preserve_fds
+    fd_map = [(fd, fd) for fd in range(FIRST_FREE_FD, target)]
+    fd_map.append((socket, target))
+    binary = paths.init_binary()
+    try:
+        with Fd(os.open(binary, os.O_RDONLY | os.O_CLOEXEC)) as file:
+            # CVE-2019-5736: the container process must not be a way to write to the file that the next start runs.
+            executable = Fd(_kernel.memfd_sealed("ctr-init", file.fileno()))
+        with executable:
+            pid, pidfd = _kernel.spawn(
+                executable.fileno(), ["ctr-init"], [f"CTR_INIT_SOCKET={target}"], fd_map
+            )
+    except OSError as error:
+        raise InitError(
+            "cannot run ctr-init", path=binary, syscall=getattr(error, "syscall", ""), errno=error.errno or 0
+        ) from None
+    os.close(pidfd)
+    return pid
+
+
+def _reap_failed(stage0: int) -> None:
+    # It reported its failure, or is silent beyond every limit: in both cases nothing of it may stay.
+    try:
+        os.kill(stage0, 9)
+    except ProcessLookupError:
+        pass
+    os.waitpid(stage0, 0)

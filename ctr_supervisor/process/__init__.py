@@ -1,0 +1,1 @@
+"""Processes seen from the outside: their status, their signals, their consoles."""

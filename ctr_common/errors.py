@@ -64,7 +64,7 @@ class CtrError(Exception):
         if self.step:
             parts.append(self.step)
         what = self.message or self.syscall
-        if self.path and self.path not in what:
+        if self.path and self.path not in what and self.path not in self.step:
             what = f"{what} {self.path}" if what else self.path
         if what:
             parts.append(what)

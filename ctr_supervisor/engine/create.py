@@ -234,7 +234,7 @@ class Creation:
         self.container.state.update(
             init_process_pid=launched.pid,
             init_process_start=found[1],
-            namespace_paths=namespaces.paths_of_process(launched.pid),
+            namespace_paths=namespace_paths(launched.pid),
             external_descriptors=console.describe_stdio(),
         )
         self.container.directory.save(self.container.state)
@@ -466,6 +466,14 @@ def send_listener(container: containers.Container, listener: int, container_stat
             container.oci_state(container_status),
             profile.get("listenerMetadata", ""),
         )
+
+
+def namespace_paths(pid: int) -> "dict[str, str]":
+    """Paths of a process's namespaces under the names that readers of runc's state.json know (NEWNS, NEWNET)."""
+    return {
+        "NEWNS" if kind == "mount" else f"NEW{path.rpartition('/')[2].upper()}": path
+        for kind, path in namespaces.paths_of_process(pid).items()
+    }
 
 
 def with_listen_fds(process: "Process", options: CreateOptions) -> "Process":

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.bundles import Bundles, make_rootfs
 from tests.support.leaks import LeakCheck
-from tests.support.needs import NEEDS, lacking
+from tests.support.needs import lacking
 from tests.support.runtime import Runtime, runtime_under_test
 
 ALLOWED_SKIPS = Path(__file__).with_name("allowed_skips.txt")
@@ -28,7 +28,7 @@ unexpected_skips: list[str] = []
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips a test whose needs the host does not meet."""
     for mark in item.iter_markers():
-        if mark.name in NEEDS or mark.name == "needs_command":
+        if mark.name.startswith("needs_"):
             reason = lacking(mark.name, *mark.args)
             if reason:
                 pytest.skip(reason)

@@ -109,4 +109,7 @@ def lacking(marker: str, *args: str) -> str:
     """
     if marker == "needs_command":
         return _command(*args)
+    if marker == "needs_file":
+        missing = [path for path in args if not os.path.exists(path)]
+        return f"not there: {' '.join(missing)}" if missing else ""
     return NEEDS[marker]()

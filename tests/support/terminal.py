@@ -73,9 +73,18 @@ class Terminal:
             assert self._read(deadline), f"{text!r} did not come; seen: {self.seen!r}"
         return self.seen.index(text, after) + len(text)
 
-    def type(self, text: str) -> None:
-        """Types the text; a newline is the enter key."""
+    def shows(self, text: str, timeout: float = 0.3) -> bool:
+        """Whether `text` has been shown, after a short look at what comes."""
+        deadline = time.monotonic() + timeout
+        while text not in self.seen:
+            if not self._read(deadline):
+                return False
+        return True
+
+    def type(self, text: str) -> Terminal:
+        """Types the text; a newline is the enter key. Returns the terminal."""
         os.write(self.master, text.encode())
+        return self
 
     def wait(self, timeout: float = 30) -> int:
         """Reads on until the command has ended; returns its exit status."""

@@ -1,0 +1,1 @@
+"""Real engines with the runtime under test: Docker, Podman, containerd."""

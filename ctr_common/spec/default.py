@@ -18,7 +18,7 @@ def default_config(rootless: bool = False) -> "Config":
             the host's /sys.
 
     Returns:
-        a new object, its keys in runc's order; `fastjson.dumps(…, "\\t", go=True)` is the file.
+        a new object, its keys in runc's order; `fastjson.dumps` with a tab as indent and `go` makes the file.
     """
     capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
     return {

@@ -34,7 +34,7 @@ def _entries(config: "Config") -> "list[Namespace]":
 
 
 def has(config: "Config", kind: str) -> bool:
-    """Whether the container has a namespace of a type (a key of NAMESPACES) that is not the runtime's, new or joined."""
+    """Whether the container has a namespace of a type of its own, new or joined; `kind` is a key of NAMESPACES."""
     return any(entry["type"] == kind for entry in _entries(config))
 
 

@@ -19,9 +19,9 @@ VERB = Verb(
     "run a further process in a running container",
     arguments="<container-id> <command> [args...]\n-p process.json <container-id>",
     description="""\
-Runs a command in the namespaces, cgroups and root file system of a container,
-waits for its end and returns its exit status. What no flag says is taken from
-the container's own process, except the terminal.
+Runs a command in the namespaces, cgroups and root file system of a
+container, waits for its end and returns its exit status. What no flag says is
+taken from the container's own process, except the terminal.
 
     # ctrun exec web ps
     # ctrun exec -t -u 1000:1000 -e TERM=xterm web sh""",
@@ -75,6 +75,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     else:
         process = merge_process(found.config.get("process") or {}, arguments)
     check_process(process)
+    check_cgroups(arguments.strings("cgroup"))
     options = engine.ExecOptions(
         console_socket=arguments.string("console-socket"),
         pid_file=creation.absolute(arguments.string("pid-file")),
@@ -179,14 +180,38 @@ def _check_id(number: int, kind: str) -> None:
 
 
 def check_process(process: "Process") -> None:
-    """Holds a process against what the specification asks of every process.
+    """Holds the working directory against what the specification asks; the engine judges the rest.
 
     Raises:
-        ConfigError: something is missing.
+        ConfigError: it is missing or relative.
     """
     if not process.get("cwd"):
         raise ConfigError("Cwd property must not be empty", json_path=".cwd")
     if not os.path.isabs(process["cwd"]):
         raise ConfigError("Cwd must be an absolute path", json_path=".cwd")
-    if not process.get("args"):
-        raise ConfigError("process args cannot be empty", json_path=".args")
+
+
+def check_cgroups(cgroups: "list[str]") -> None:
+    """Makes sure that each --cgroup is a path for all hierarchies, or a path for controllers that no other one names.
+
+    Args:
+        cgroups: values of --cgroup.
+
+    Raises:
+        UsageError: one of them is neither.
+    """
+    seen: set[str] = set()
+    for value in cgroups:
+        controllers, colon, path = value.partition(":")
+        if ":" in path:
+            raise UsageError(f"invalid --cgroup argument: {value}")
+        if not colon:
+            if len(cgroups) > 1:
+                raise UsageError(f"invalid --cgroup argument: {value} (missing <controller>: prefix)")
+            continue
+        for controller in controllers.split(","):
+            if not controller:
+                raise UsageError(f"invalid --cgroup argument: {value} (empty <controller> prefix)")
+            if controller in seen:
+                raise UsageError(f"invalid --cgroup argument(s): controller {controller} specified multiple times")
+            seen.add(controller)

@@ -185,7 +185,10 @@ def parse(arguments: "Sequence[str]", flags: "Sequence[Flag]", *, flags_first: b
 
 
 def _flags_to_front(arguments: "Sequence[str]", by_name: "dict[str, Flag]") -> "list[str]":
-    """Flags before arguments; an argument right after a flag without `=` goes with it, since it may be its value."""
+    """Flags before arguments, each with its value.
+
+    Unlike in runc, a boolean leaves the next argument where it is: `kill id --all KILL` there means container "KILL".
+    """
     front: list[str] = []
     rest: list[str] = []
     may_be_value = False
@@ -199,17 +202,20 @@ def _flags_to_front(arguments: "Sequence[str]", by_name: "dict[str, Flag]") -> "
             break
         elif is_flag:
             front.append(argument)
-            may_be_value = "=" not in argument
+            may_be_value = "=" not in argument and by_name[_name(argument)].kind != BOOL
         else:
             rest.append(argument)
     return front + rest
 
 
 def _is_flag(argument: str, by_name: "dict[str, Flag]") -> bool:
-    if len(argument) < 2 or argument[0] != "-":
-        return False
+    return len(argument) > 1 and argument[0] == "-" and _name(argument) in by_name
+
+
+def _name(argument: str) -> str:
+    """The name in a flag: `-name`, `--name`, with or without a value after `=`."""
     body = argument[2:] if argument.startswith("--") else argument[1:]
-    return body.partition("=")[0] in by_name
+    return body.partition("=")[0]
 
 
 def _store(values: "dict[str, Value]", flag: Flag, name: str, text: str) -> None:

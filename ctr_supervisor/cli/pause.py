@@ -12,8 +12,8 @@ VERB = Verb(
     "suspend all processes of a container",
     arguments="<container-id>",
     description="""\
-Freezes the container's cgroup, until "ctrun resume". "ctrun list" shows which
-containers are paused.""",
+Freezes the container's cgroup, until "ctrun resume". "ctrun list" shows
+which containers are paused.""",
     minimum=1,
     maximum=1,
 )

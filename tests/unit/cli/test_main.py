@@ -1,0 +1,194 @@
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ctr_common.errors import CtrError
+from ctr_supervisor.cli import features, main, version
+
+ROOT = Path(__file__).parents[3]
+
+
+def messages(text):
+    """The msg of each line, whichever it is that a log line has before it."""
+    return [line.partition(" msg=")[2] for line in text.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def own_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_a_verb_the_help_is_printed(capfd):
+    assert main.main([]) == 0
+    assert capfd.readouterr().out.startswith("NAME:\n   ctrun - ")
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["h"], ["-h"], ["--help"], ["--help", "list"], [""], ["help", "help"]])
+def test_there_are_several_ways_to_the_help(arguments, capfd):
+    assert main.main(arguments) == 0
+    assert "\nCOMMANDS:\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list", "-h"], ["help", "list"], ["h", "list", "kill"], ["list", "--help", "x"]]
+)
+def test_there_are_several_ways_to_the_help_of_a_verb(arguments, capfd):
+    assert main.main(arguments) == 0
+    assert capfd.readouterr().out.startswith("NAME:\n   ctrun list - ")
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["nosuch", "-x"], ["help", "nosuch"], ["-"]])
+def test_an_unknown_verb_has_an_exit_status_of_its_own(arguments, capfd):
+    assert main.main(arguments) == 3
+    assert messages(capfd.readouterr().err)[0].startswith("\"No help topic for '")
+
+
+@pytest.mark.parametrize("name", main.LATER)
+def test_a_verb_of_a_later_release_says_so_and_is_not_in_the_help(name, capfd):
+    assert main.main([name, "--whatever", "id"]) == 1
+    assert messages(capfd.readouterr().err) == [rf'"ctrun: \"{name}\" is not in this release"']
+    main.main([])
+    assert f"\n   {name} " not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["create"], r'"ctrun: \"create\" requires exactly 1 argument(s)"'),
+        (["list", "x"], r'"ctrun: \"list\" requires exactly 0 argument(s)"'),
+        (["kill"], r'"ctrun: \"kill\" requires a minimum of 1 argument(s)"'),
+        (["kill", "a", "b", "c"], r'"ctrun: \"kill\" requires a maximum of 2 argument(s)"'),
+        (["exec"], r'"ctrun: \"exec\" requires a minimum of 1 argument(s)"'),
+    ],
+)
+def test_a_wrong_number_of_arguments_prints_the_verbs_help(arguments, message, capfd):
+    assert main.main(arguments) == 1
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"Incorrect Usage.\n\nNAME:\n   ctrun {arguments[0]} - ")
+    assert messages(printed.err) == [message]
+
+
+def test_an_unknown_flag_of_a_verb_prints_the_verbs_help(capfd):
+    assert main.main(["list", "--foo"]) == 1
+    printed = capfd.readouterr()
+    assert printed.out.startswith("Incorrect Usage: flag provided but not defined: -foo\n\nNAME:\n   ctrun list - ")
+    assert messages(printed.err) == ['"flag provided but not defined: -foo"']
+
+
+def test_an_unknown_global_flag_prints_the_programs_help(capfd):
+    assert main.main(["--foo", "list"]) == 1
+    printed = capfd.readouterr()
+    assert printed.out.startswith("Incorrect Usage. flag provided but not defined: -foo\n\nNAME:\n   ctrun - ")
+    assert messages(printed.err) == ['"flag provided but not defined: -foo"']
+
+
+def test_two_forms_of_a_global_flag_are_refused(capfd):
+    assert main.main(["-v", "--version"]) == 1
+    assert capfd.readouterr().out.startswith("Cannot use two forms of the same flag: v version\nNAME:\n")
+
+
+@pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-version", "list"]])
+def test_the_version_has_the_shape_that_engines_parse(arguments, capfd):
+    assert main.main(arguments) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == f"ctrun version {version.VERSION}"
+    assert sum("version" in line for line in lines) == 1
+    assert all(": " in line for line in lines[1:])
+
+
+def test_the_version_is_that_of_the_package():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version.VERSION
+
+
+def test_the_specification_is_the_one_of_the_engine():
+    from ctr_supervisor.engine.container import OCI_VERSION
+
+    assert version.SPEC_VERSION == OCI_VERSION
+
+
+def test_errors_go_to_the_log_file_and_plainly_to_standard_error(tmp_path, capfd):
+    path = tmp_path / "log"
+    assert main.main(["--log", str(path), "--log-format", "json", "create"]) == 1
+    assert capfd.readouterr().err == 'ctrun: "create" requires exactly 1 argument(s)\n'
+    line = json.loads(path.read_text())
+    assert (line["level"], line["msg"]) == ("error", 'ctrun: "create" requires exactly 1 argument(s)')
+
+
+def test_an_unknown_log_format_is_refused(capfd):
+    assert main.main(["--log-format", "xml", "list"]) == 1
+    assert messages(capfd.readouterr().err) == ['"invalid log-format: xml"']
+
+
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path, capfd):
+    assert main.main(["--log", str(tmp_path / "no/log"), "list"]) == 1
+    assert messages(capfd.readouterr().err) == [f'"open {tmp_path}/no/log: no such file or directory"']
+
+
+def test_a_message_keeps_its_line_end_out_of_the_plain_copy(tmp_path, capfd):
+    assert main.main(["--log", str(tmp_path / "log"), "nosuch"]) == 3
+    assert capfd.readouterr().err == "No help topic for 'nosuch'\n"
+
+
+def fail_with(error, monkeypatch):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(features, "run", run)
+    return main.main(["features"])
+
+
+def test_hints_are_for_terminals_alone(monkeypatch, capfd):
+    assert fail_with(CtrError("broken", hint="mend it"), monkeypatch) == 1
+    assert "mend it" not in capfd.readouterr().err
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    fail_with(CtrError("broken", hint="mend it"), monkeypatch)
+    assert capfd.readouterr().err.endswith("hint: mend it\n")
+
+
+def test_an_interrupt_is_quiet(monkeypatch, capfd):
+    assert fail_with(KeyboardInterrupt(), monkeypatch) == 130
+    assert capfd.readouterr().err == ""
+
+
+def test_a_system_call_that_failed_unforeseen_is_told_with_its_path(monkeypatch, capfd):
+    assert fail_with(FileNotFoundError(2, "No such file", "/no/such"), monkeypatch) == 1
+    assert messages(capfd.readouterr().err) == ['"/no/such: no such file or directory"']
+
+
+def test_a_broken_pipe_inside_is_an_error_like_any_other(monkeypatch, capfd):
+    assert fail_with(BrokenPipeError(32, "Broken pipe"), monkeypatch) == 1
+    assert messages(capfd.readouterr().err) == ['"broken pipe"']
+
+
+def test_a_bug_is_one_line_and_its_traceback_needs_debug(monkeypatch, capfd):
+    assert fail_with(ZeroDivisionError("by zero"), monkeypatch) == 1
+    assert messages(capfd.readouterr().err) == ['"internal error: ZeroDivisionError: by zero"']
+    assert main.main(["--debug", "features"]) == 1
+    assert "level=debug" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", main.VERBS)
+def test_every_verb_describes_itself(name):
+    verb, run = main.load(name)
+    assert verb.name == name
+    assert callable(run)
+    names = [each for flag in verb.flags for each in flag.names()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ["", *main.VERBS])
+def test_the_help_fits_eighty_columns(name, capfd):
+    main.main(["help", name])
+    lines = capfd.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_the_arguments_are_those_of_the_process_by_default(monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["ctrun", "-v"])
+    assert main.main() == 0
+    assert "ctrun version" in capfd.readouterr().out

@@ -20,8 +20,8 @@ VERB = Verb(
     arguments="<container-id> <command> [args...]\n-p process.json <container-id>",
     description="""\
 Runs a command in the namespaces, cgroups and root file system of a
-container, waits for its end and returns its exit status. What no flag says is
-taken from the container's own process, except the terminal.
+container, waits for its end and returns its exit status. What no flag says
+is taken from the container's own process, except the terminal.
 
     # ctrun exec web ps
     # ctrun exec -t -u 1000:1000 -e TERM=xterm web sh""",

@@ -26,7 +26,8 @@ class Problems:
 
     def add(self, path: str, message: str) -> None:
         """Adds one: the JSON path (`.process.args[1]`; empty for the whole file) and what is wrong there."""
-        self.found.append((path, message))
+        # What is quoted from the file may hold a line break, and the log has one line for an error.
+        self.found.append((path, message.replace("\n", "\\n").replace("\r", "\\r")))
 
     def raise_first(self) -> None:
         """Raises the first problem, and the others with it; does nothing if there are none.

@@ -33,20 +33,84 @@ VERBS = (
     "features",
 )
 LATER = ("checkpoint", "events", "restore", "update")
+HELP_VERBS = ("help", "h")
 
 STATUS_NO_SUCH_VERB = 3
 STATUS_INTERRUPTED = 130
 STATUS_BROKEN_PIPE = 141
 
 
-class _Failure(Exception):
-    """The end of the command: what to tell the user, and the exit status."""
+class _Command:
+    """One command line on its way, and what an error needs to know of it at each moment.
 
-    def __init__(self, message: str, status: int = 1, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status
-        self.hint = hint
+    Attributes:
+        log: where errors go.
+        debug: --debug was given.
+        failure: what stands before the message of an error.
+        status: exit status of an error.
+    """
+
+    def __init__(self) -> None:
+        self.log = Log()
+        self.debug = False
+        self.failure = ""
+        self.status = 1
+
+    def run(self, arguments: "Sequence[str]") -> int:
+        """Finds the verb and runs it; returns the exit status."""
+        try:
+            given = parser.parse(arguments, surroundings.FLAGS)
+        except UsageError as error:
+            # Two forms of one flag are told without the words "Incorrect Usage".
+            prefix, end = ("", "\n") if error.message.startswith("Cannot") else ("Incorrect Usage. ", "\n\n")
+            _show_program_help(f"{prefix}{error}{end}")
+            raise
+        if given.boolean("help"):
+            return _show_program_help()
+        if given.boolean("version"):
+            from ctr_supervisor.cli import version
+
+            return version.show()
+        context = surroundings.from_arguments(given)
+        self.log = context.log
+        self.debug = context.debug
+        name = given.rest[0] if given.rest else ""
+        if name in VERBS:
+            return self.run_verb(context, name, given.rest[1:])
+        if name in LATER:
+            raise NotSupported(f'{PROGRAM}: "{name}" is not in this release')
+        if name in HELP_VERBS:
+            topic = given.rest[1] if len(given.rest) > 1 else ""
+            if topic in VERBS:
+                return _show_verb_help(load(topic)[0])
+            name = "" if topic in HELP_VERBS else topic
+        if name:
+            self.status = STATUS_NO_SUCH_VERB
+            raise UsageError(f"No help topic for '{name}'\n")
+        return _show_program_help()
+
+    def run_verb(self, context: "Surroundings", name: str, arguments: "Sequence[str]") -> int:
+        """Runs one verb; returns the exit status."""
+        verb, run = load(name)
+        try:
+            given = parser.parse(arguments, verb.flags, flags_first=verb.flags_first)
+        except UsageError as error:
+            _show_verb_help(verb, f"Incorrect Usage: {error}\n\n")
+            raise
+        if given.boolean("help"):
+            return _show_verb_help(verb)
+        complaint = count_complaint(verb, len(given.rest))
+        if complaint:
+            _show_verb_help(verb, "Incorrect Usage.\n\n")
+            raise UsageError(complaint)
+        self.failure = verb.failure
+        self.status = verb.failure_status
+        return run(context, given)
+
+    def fail(self, message: str, hint: str = "") -> int:
+        """Reports an error; returns the exit status."""
+        report(self.log, self.failure + message, hint)
+        return self.status
 
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
@@ -58,21 +122,36 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     Returns:
         the exit status.
     """
-    log = Log()
-
-    def take_log(configured: Log) -> None:
-        nonlocal log
-        log = configured
-
+    open_standard_fds()
+    command = _Command()
     try:
-        return _main(sys.argv[1:] if arguments is None else arguments, take_log)
-    except _Failure as failure:
-        report(log, failure.message, failure.hint)
-        return failure.status
+        return command.run(sys.argv[1:] if arguments is None else arguments)
     except output.ReaderGone:
         return STATUS_BROKEN_PIPE
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED
+    except CtrError as error:
+        return command.fail(str(error), error.hint)
+    except OSError as error:
+        return command.fail(str(CtrError.from_os_error(error)))
+    except Exception as error:
+        if command.debug:
+            import traceback
+
+            for line in traceback.format_exc().splitlines():
+                command.log.write(DEBUG, line)
+        hint = f"this is a bug in {PROGRAM}; --debug shows where"
+        return command.fail(f"internal error: {type(error).__name__}: {error}", hint)
+
+
+def open_standard_fds() -> None:
+    """Fills gaps among stdin, stdout and stderr: a file opened later must not take such a number and be written to."""
+    for fd in range(STDERR + 1):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number is this one, since those below are open.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def report(log: Log, message: str, hint: str = "") -> None:
@@ -103,72 +182,6 @@ def load(name: str) -> "tuple[Verb, Callable[[Surroundings, Arguments], int]]":
     """
     module = __import__(f"ctr_supervisor.cli.{name}", fromlist=["VERB", "run"])
     return module.VERB, module.run
-
-
-def _main(arguments: "Sequence[str]", take_log: "Callable[[Log], None]") -> int:
-    try:
-        globals_ = parser.parse(arguments, surroundings.FLAGS)
-    except UsageError as error:
-        # Two forms of one flag are told without the words "Incorrect Usage".
-        prefix = "" if error.message.startswith("Cannot") else "Incorrect Usage. "
-        _show_program_help(f"{prefix}{error}\n" + ("\n" if prefix else ""))
-        raise _Failure(error.message) from None
-    if globals_.boolean("help"):
-        return _show_program_help()
-    if globals_.boolean("version"):
-        from ctr_supervisor.cli import version
-
-        return version.show()
-    try:
-        context = surroundings.from_arguments(globals_)
-    except CtrError as error:
-        raise _Failure(str(error), hint=error.hint) from None
-    take_log(context.log)
-    name = globals_.rest[0] if globals_.rest else ""
-    if name in VERBS:
-        return _run(context, name, globals_.rest[1:])
-    if name in LATER:
-        raise _Failure(str(NotSupported(f'{PROGRAM}: "{name}" is not in this release')))
-    if name in ("help", "h"):
-        topic = globals_.rest[1] if len(globals_.rest) > 1 else ""
-        if topic in VERBS:
-            return _show_verb_help(load(topic)[0])
-        name = topic if topic not in ("help", "h") else ""
-    if name == "":
-        return _show_program_help()
-    raise _Failure(f"No help topic for '{name}'\n", STATUS_NO_SUCH_VERB)
-
-
-def _run(context: "Surroundings", name: str, arguments: "list[str]") -> int:
-    verb, run = load(name)
-    try:
-        parsed = parser.parse(arguments, verb.flags, flags_first=verb.flags_first)
-    except UsageError as error:
-        _show_verb_help(verb, f"Incorrect Usage: {error}\n\n")
-        raise _Failure(error.message) from None
-    if parsed.boolean("help"):
-        return _show_verb_help(verb)
-    complaint = count_complaint(verb, len(parsed.rest))
-    if complaint:
-        _show_verb_help(verb, "Incorrect Usage.\n\n")
-        raise _Failure(complaint)
-    try:
-        return run(context, parsed)
-    except CtrError as error:
-        raise _Failure(verb.failure + str(error), verb.failure_status, error.hint) from None
-    except output.ReaderGone:
-        raise
-    except OSError as error:
-        raise _Failure(verb.failure + str(CtrError.from_os_error(error)), verb.failure_status) from None
-    except Exception as error:
-        if context.debug:
-            import traceback
-
-            for line in traceback.format_exc().splitlines():
-                context.log.write(DEBUG, line)
-        hint = f"this is a bug in {PROGRAM}; --debug shows where"
-        message = f"{verb.failure}internal error: {type(error).__name__}: {error}"
-        raise _Failure(message, verb.failure_status, hint) from None
 
 
 def count_complaint(verb: "Verb", count: int) -> str:

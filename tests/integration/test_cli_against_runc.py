@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -245,7 +246,6 @@ WITH_CONTAINER = [
 def bring_to(pair: Pair, bundle: Path, status: str) -> None:
     """Makes both containers and brings them to a status."""
     for runtime, container in zip(pair.runtimes, pair.ids, strict=True):
-        # Output goes to files: a container that keeps our pipe open would keep the test waiting.
         runtime("create", "-b", bundle, container).ok()
         if status != "created":
             runtime("start", container).ok()
@@ -253,7 +253,12 @@ def bring_to(pair: Pair, bundle: Path, status: str) -> None:
             runtime("pause", container).ok()
         if status == "stopped":
             runtime("kill", container, "KILL").ok()
-        until(f"{status} container", lambda runtime=runtime, container=container: runtime.status(container) == status)
+        until(f"{status} container", partial(has_status, runtime, container, status))
+
+
+def has_status(runtime: Runtime, container: str, status: str) -> bool:
+    """Whether a container has a status."""
+    return runtime.status(container) == status
 
 
 @pytest.mark.parametrize("status", STATUSES)

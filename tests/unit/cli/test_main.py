@@ -1,5 +1,6 @@
 import json
 import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctr_common.errors import CtrError
-from ctr_supervisor.cli import features, main, version
+from ctr_supervisor.cli import features, main, output, version
 
 ROOT = Path(__file__).parents[3]
 
@@ -169,6 +170,37 @@ def test_a_bug_is_one_line_and_its_traceback_needs_debug(monkeypatch, capfd):
     assert messages(capfd.readouterr().err) == ['"internal error: ZeroDivisionError: by zero"']
     assert main.main(["--debug", "features"]) == 1
     assert "level=debug" in capfd.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_an_error(monkeypatch, capfd):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(output, "STDOUT", full.fileno())
+        assert main.main(["--version"]) == 1
+    assert messages(capfd.readouterr().err) == ['"write /dev/stdout: no space left on device"']
+
+
+def test_output_that_nobody_reads_is_quiet(monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(output, "STDOUT", writing)
+    try:
+        assert main.main(["--help"]) == 141
+    finally:
+        os.close(writing)
+    assert capfd.readouterr().err == ""
+
+
+def test_closed_standard_fds_are_no_place_for_other_files(tmp_path):
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv.pop(1)); from ctr_supervisor.cli import main\n"
+        "status = main.main(sys.argv[1:])\n"
+        "print(status, os.readlink('/proc/self/fd/0'), os.readlink('/proc/self/fd/2'), file=open('seen', 'w'))\n"
+    )
+    script = 'exec "$0" -I -S -c "$@" <&- 2>&-'
+    arguments = [str(ROOT), "--log", "log", "nosuch"]
+    subprocess.run(["sh", "-c", script, sys.executable, program, *arguments], check=True, timeout=30)
+    assert (tmp_path / "seen").read_text() == "3 /dev/null /dev/null\n"
+    assert "No help topic" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("name", main.VERBS)

@@ -1,0 +1,155 @@
+"""Bind mounts: a detached copy of the source's mount gets all its attributes before anybody can see it."""
+
+import errno
+import os
+import stat
+
+from ctr_common.errors import SetupError
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    CLONE_NEWUSER,
+    MOUNT_ATTR_IDMAP,
+    MS_REC,
+    MS_REMOUNT,
+    OPEN_TREE_CLONE,
+)
+from ctr_common.spec import mount_options
+from ctr_init import attach, guard, requests, resolve
+from ctr_init.setup import Piece
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctr_init.plan import SetupPlan
+    from ctr_init.requests import MountRequest
+    from ctr_init.setup import Setup
+
+
+def copy_of(path: str, recursive: bool, setting: int = 0) -> int:
+    """A detached copy of the mount at a host path, before the host's root is left.
+
+    Args:
+        path: on the host; symlinks are followed.
+        recursive: with the mounts below.
+        setting: MOUNT_ATTR_* to set on it.
+
+    Returns:
+        its fd.
+    """
+    tree = _kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
+    if setting:
+        try:
+            _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting)
+        except BaseException:
+            os.close(tree)
+            raise
+    return tree
+
+
+def early_pieces(plan: "SetupPlan") -> "list[Piece]":
+    """Step: bind sources that have to be opened with the host's credentials."""
+    everything = plan.join_flags & CLONE_NEWUSER and not plan.rootless
+    return [
+        Piece(f"{request.source}{', idmapped' if request.is_idmapped else ''}", request.json_path, request)
+        for request in requests.of_plan(plan)
+        if request.is_bind and (everything or request.is_idmapped)
+    ]
+
+
+def open_early(setup: "Setup", request: "MountRequest") -> None:
+    """Opens one bind source, unless the worker has given up the host's credentials already."""
+    if request.options.flags & MS_REMOUNT:
+        return
+    if setup.plan.join_flags & CLONE_NEWUSER and not setup.staged and not request.is_idmapped:
+        return
+    setup.sources[request.index] = _open(setup, request)
+
+
+def _open(setup: "Setup", request: "MountRequest") -> int:
+    tree = copy_of(request.source, bool(request.options.flags & MS_REC))
+    if request.is_idmapped:
+        from ctr_init import idmap
+
+        try:
+            with idmap.user_namespace(setup, request) as namespace:
+                recursive = AT_RECURSIVE if request.options.idmap == "ridmap" else 0
+                _kernel.mount_setattr(
+                    tree, "", AT_EMPTY_PATH | recursive, MOUNT_ATTR_IDMAP, userns_fd=namespace.fileno()
+                )
+        except BaseException:
+            os.close(tree)
+            raise
+    return tree
+
+
+def mount(setup: "Setup", request: "MountRequest") -> None:
+    """Makes a bind mount with its flags, recursive attributes and propagation.
+
+    Raises:
+        OSError, SetupError: it could not be made.
+    """
+    if request.options.flags & MS_REMOUNT:
+        change_flags(setup, request)
+        return
+    tree = setup.sources.pop(request.index, -1)
+    if tree < 0:
+        tree = _open(setup, request)
+    try:
+        place(setup, request, tree)
+    except BaseException:
+        os.close(tree)
+        raise
+    attach.finish(setup, request, tree)
+
+
+def place(setup: "Setup", request: "MountRequest", tree: int) -> None:
+    """Gives a detached mount the request's attributes and attaches it; a missing destination is made."""
+    directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+    destination, _ = resolve.create(setup.root, request.destination, directory)
+    try:
+        guard.check(setup.root, destination, request.destination, tree)
+        if stat.S_ISDIR(os.fstat(destination).st_mode) != directory:
+            kinds = ("a directory", "not a directory")
+            raise SetupError(
+                f"source is {kinds[not directory]} and destination is {kinds[directory]}", errno=errno.ENOTDIR
+            )
+        set_attributes(request, tree)
+        attach.attach(tree, destination)
+    finally:
+        os.close(destination)
+
+
+def set_attributes(request: "MountRequest", tree: int) -> None:
+    """Applies flags to the mount and recursive attributes to its tree."""
+    options = request.options
+    setting, clearing = mount_options.bind_changes(options.flags, options.cleared)
+    if setting or clearing:
+        try:
+            _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting, clearing)
+        except PermissionError:
+            # In a user namespace the flags that the mount's owner set are locked: keep all but what is named.
+            named = mount_options.bind_changes(0, options.cleared)[1]
+            _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting, named | (clearing & _enumerated(setting)))
+    if options.recursive_set or options.recursive_clear:
+        _kernel.mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, options.recursive_set, options.recursive_clear)
+
+
+def change_flags(setup: "Setup", request: "MountRequest") -> None:
+    """`remount` without a bind: changes the flags of what is mounted there already."""
+    setting, clearing = mount_options.bind_changes(request.options.flags, request.options.cleared)
+    mounted = resolve.open_path(setup.root, request.destination)
+    try:
+        _kernel.mount_setattr(mounted, "", AT_EMPTY_PATH, setting, clearing)
+    except BaseException:
+        os.close(mounted)
+        raise
+    attach.finish(setup, request, mounted)
+
+
+def _enumerated(setting: int) -> int:
+    """The access time field has to be cleared as a whole in order to set another mode."""
+    from ctr_common.kernel.constants import MOUNT_ATTR__ATIME
+
+    return MOUNT_ATTR__ATIME if setting & MOUNT_ATTR__ATIME else 0

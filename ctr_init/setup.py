@@ -1,0 +1,73 @@
+"""The state of a setup under way, which the steps share."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctr_common.channel import Channel
+    from ctr_init.plan import SetupPlan
+
+
+class Piece:
+    """One thing that a step does for a configuration.
+
+    Args:
+        detail: what, for a reader of the step list.
+        json_path: place in config.json that asks for it.
+        argument: what the step's function gets.
+    """
+
+    __slots__ = ("argument", "detail", "json_path")
+
+    def __init__(self, detail: str, json_path: str = "", argument: "Any" = None) -> None:
+        self.detail = detail
+        self.json_path = json_path
+        self.argument = argument
+
+
+class Setup:
+    """What the worker holds between two steps; its fds live as long as the worker, which is a few milliseconds.
+
+    Attributes:
+        plan: what is to be done.
+        channel: to the engine.
+        in_pid_namespace: the worker was born in the container's pid namespace already.
+        staged: the mount namespace was joined before, and apart from, the others.
+        root: the container's root directory, on the mount that will be its root mount.
+        sources: detached mounts of bind sources that were opened with the host's credentials, by index in `.mounts`.
+        read_only_later: mounts that become read-only once all is in place.
+        directory: path and fd of the directory that was last opened for device nodes.
+        null: the container's /dev/null, verified.
+        empty: a detached, empty, read-only tmpfs.
+        proc: root of a private procfs.
+        hook_pid: the container process's pid as its own pid namespace has it; 0 as long as nobody needs it.
+    """
+
+    __slots__ = (
+        "channel",
+        "directory",
+        "empty",
+        "hook_pid",
+        "in_pid_namespace",
+        "null",
+        "plan",
+        "proc",
+        "read_only_later",
+        "root",
+        "sources",
+        "staged",
+    )
+
+    def __init__(self, plan: "SetupPlan", channel: "Channel", in_pid_namespace: bool) -> None:
+        self.plan = plan
+        self.channel = channel
+        self.in_pid_namespace = in_pid_namespace
+        self.staged = False
+        self.root = -1
+        self.sources: dict[int, int] = {}
+        self.read_only_later: list[int] = []
+        self.directory = ("", -1)
+        self.null = -1
+        self.empty = -1
+        self.proc = -1
+        self.hook_pid = 0

@@ -1,0 +1,94 @@
+"""The setup worker's process: a fork of the engine that sets up the container's namespaces and ends.
+
+What it says to the engine, and hears from it:
+  worker → WORKER_HOOKS                                engine → ACKNOWLEDGED (or the engine kills the worker)
+  worker → CONSOLE (master, slave) where asked for     engine → ACKNOWLEDGED
+  worker → WORKER_DONE (home directory)                the worker exits with 0
+  worker → ERROR, at any time                          the worker exits with 1
+"""
+
+import os
+
+from ctr_common.channel import Channel
+from ctr_common.errors import CtrError, SetupError
+from ctr_common.kernel import _kernel
+from ctr_init import join, steps
+from ctr_init.setup import Setup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctr_init.plan import SetupPlan
+
+FD_MAX = 0xFFFFFFFF
+
+
+class Worker:
+    """A worker under way.
+
+    Attributes:
+        pid: a child of the process that started it, to be waited for.
+        fd: the engine's end of the socket, the caller's to close.
+    """
+
+    __slots__ = ("fd", "pid")
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self.fd = fd
+
+
+def start(plan: "SetupPlan") -> Worker:
+    """Forks a worker that begins at once.
+
+    Args:
+        plan: what to set up; its pidfd stays the caller's.
+
+    Raises:
+        CtrError, OSError: there is no worker.
+    """
+    engine_end, worker_end = _kernel.socketpair()
+    try:
+        pid, in_pid_namespace = join.fork(plan)
+        if pid == 0:
+            _child(plan, worker_end, in_pid_namespace)
+    except BaseException:
+        os.close(engine_end)
+        os.close(worker_end)
+        raise
+    os.close(worker_end)
+    return Worker(pid, engine_end)
+
+
+def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
+    """The worker; never returns, whatever happens, since above it is the engine's stack."""
+    code = 1
+    try:
+        import gc
+
+        # A file object of the engine that was collected here would close an fd number that is ours by now.
+        gc.disable()
+        channel = Channel(fd, "engine")
+        try:
+            _close_other_fds(fd, plan.pidfd)
+            join.protect()
+            os.umask(0o022)
+            steps.execute(Setup(plan, channel, in_pid_namespace))
+            code = 0
+        except CtrError as error:
+            channel.send_error(error)
+        except OSError as error:
+            channel.send_error(SetupError.from_os_error(error, "set up namespaces"))
+        except Exception as error:
+            channel.send_error(SetupError(f"{type(error).__name__}: {error}", step="set up namespaces"))
+    finally:
+        os._exit(code)
+
+
+def _close_other_fds(*needed: int) -> None:
+    """Leaves stdio and the given fds: what the engine has open must not come along (CVE-2024-21626)."""
+    first = 3
+    for fd in sorted(needed):
+        if fd > first:
+            _kernel.close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    _kernel.close_range(first, FD_MAX)

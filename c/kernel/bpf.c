@@ -135,7 +135,7 @@ static PyObject *kernel_bpf_prog_query(PyObject *self, PyObject *args, PyObject 
 
 static PyObject *kernel_bpf_prog_get_fd_by_id(PyObject *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"id", NULL};
+    static char *names[] = {"prog_id", NULL};
     unsigned int id;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "I", names, &id))
         return NULL;
@@ -151,6 +151,6 @@ PyMethodDef kernel_bpf_methods[] = {
     METHOD(bpf_prog_attach, "bpf_prog_attach(cgroup_fd, prog_fd, attach_type, flags, replace_fd=0)"),
     METHOD(bpf_prog_detach, "bpf_prog_detach(cgroup_fd, prog_fd, attach_type)"),
     METHOD(bpf_prog_query, "bpf_prog_query(cgroup_fd, attach_type) -> ids"),
-    METHOD(bpf_prog_get_fd_by_id, "bpf_prog_get_fd_by_id(id) -> fd"),
+    METHOD(bpf_prog_get_fd_by_id, "bpf_prog_get_fd_by_id(prog_id) -> fd"),
     METHODS_END,
 };

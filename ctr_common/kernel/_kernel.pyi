@@ -158,7 +158,13 @@ def read_signalfd(fd: int) -> tuple[int, int, int]:
 
 # BPF: see bpf(2)
 
-def bpf_prog_load(prog_type: int, insns: bytes, license: str = "GPL", name: str = "", attach_type: int = 0) -> int:
+def bpf_prog_load(
+    prog_type: int,
+    insns: bytes,
+    license: str = "GPL",  # noqa: A002 - the kernel's name for it
+    name: str = "",
+    attach_type: int = 0,
+) -> int:
     """Loads a program of struct bpf_insn[]; a failure carries the end of the verifier's log."""
 
 def bpf_prog_attach(cgroup_fd: int, prog_fd: int, attach_type: int, flags: int, replace_fd: int = 0) -> None:
@@ -170,7 +176,7 @@ def bpf_prog_detach(cgroup_fd: int, prog_fd: int, attach_type: int) -> None:
 def bpf_prog_query(cgroup_fd: int, attach_type: int) -> list[int]:
     """Ids of the programs that are attached to a cgroup itself."""
 
-def bpf_prog_get_fd_by_id(id: int) -> int:
+def bpf_prog_get_fd_by_id(prog_id: int) -> int:
     """An fd of the loaded program with an id."""
 
 # The start-up protocol (c/nsexec/protocol.def)

@@ -1,0 +1,63 @@
+"""Names of seccomp profiles (runtime-spec, config-linux, "Seccomp") and the numbers that they stand for.
+
+Numbers are those of libseccomp's seccomp.h, which for architectures are the AUDIT_ARCH_* of the kernel (x32 excepted:
+the kernel sees it as x86_64 with bit 30 of the syscall number set).
+"""
+
+ACTIONS = {
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_TRAP": 0x00030000,
+}
+
+ARCHITECTURES = {
+    "SCMP_ARCH_AARCH64": 0xC00000B7,
+    "SCMP_ARCH_ARM": 0x40000028,
+    "SCMP_ARCH_LOONGARCH64": 0xC0000102,
+    "SCMP_ARCH_M68K": 0x00000004,
+    "SCMP_ARCH_MIPS": 0x00000008,
+    "SCMP_ARCH_MIPS64": 0x80000008,
+    "SCMP_ARCH_MIPS64N32": 0xA0000008,
+    "SCMP_ARCH_MIPSEL": 0x40000008,
+    "SCMP_ARCH_MIPSEL64": 0xC0000008,
+    "SCMP_ARCH_MIPSEL64N32": 0xE0000008,
+    "SCMP_ARCH_PARISC": 0x0000000F,
+    "SCMP_ARCH_PARISC64": 0x8000000F,
+    "SCMP_ARCH_PPC": 0x00000014,
+    "SCMP_ARCH_PPC64": 0x80000015,
+    "SCMP_ARCH_PPC64LE": 0xC0000015,
+    "SCMP_ARCH_RISCV64": 0xC00000F3,
+    "SCMP_ARCH_S390": 0x00000016,
+    "SCMP_ARCH_S390X": 0x80000016,
+    "SCMP_ARCH_SH": 0x4000002A,
+    "SCMP_ARCH_SHEB": 0x0000002A,
+    "SCMP_ARCH_X32": 0x4000003E,
+    "SCMP_ARCH_X86": 0x40000003,
+    "SCMP_ARCH_X86_64": 0xC000003E,
+}
+
+# A profile's flags, and at the end those that ctrun adds by itself.
+FLAGS = {
+    "SECCOMP_FILTER_FLAG_LOG": 0x2,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x4,
+    "SECCOMP_FILTER_FLAG_TSYNC": 0x1,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
+}
+NEW_LISTENER = 0x8
+TSYNC_ESRCH = 0x10
+
+OPERATORS = {
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_MASKED_EQ": 7,
+    "SCMP_CMP_NE": 1,
+}

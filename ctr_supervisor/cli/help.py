@@ -80,8 +80,6 @@ def verb(described: Verb) -> str:
 def _flag_rows(flags: "tuple[Flag, ...]") -> "list[tuple[str, str]]":
     rows = []
     for flag in flags:
-        if flag.hidden:
-            continue
         value = "" if flag.kind == BOOL else " value"
         label = f"--{flag.name}{value}"
         if flag.short:

@@ -41,10 +41,9 @@ class Flag:
         kind: BOOL, INT, STRING, or STRINGS and INTS, which may be repeated.
         short: one letter, "" for none.
         default: the value without the flag; None for the empty one of its kind.
-        hidden: taken for the sake of older callers, but not in the help.
     """
 
-    __slots__ = ("default", "help_text", "hidden", "kind", "name", "short")
+    __slots__ = ("default", "help_text", "kind", "name", "short")
 
     def __init__(
         self,
@@ -53,15 +52,12 @@ class Flag:
         kind: str = STRING,
         short: str = "",
         default: "str | int | None" = None,
-        *,
-        hidden: bool = False,
     ) -> None:
         self.name = name
         self.help_text = help_text
         self.kind = kind
         self.short = short
         self.default = default
-        self.hidden = hidden
 
     def names(self) -> "tuple[str, ...]":
         """Its names, long one first."""

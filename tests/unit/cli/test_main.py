@@ -203,6 +203,33 @@ def test_closed_standard_fds_are_no_place_for_other_files(tmp_path):
     assert "No help topic" in (tmp_path / "log").read_text()
 
 
+# Each further module costs every command milliseconds.
+START_UP = {
+    "_collections_abc",
+    "_json",
+    "_stat",
+    "fcntl",
+    "genericpath",
+    "os",
+    "os.path",
+    "posixpath",
+    "stat",
+}
+
+
+def test_finding_a_verb_imports_little():
+    program = (
+        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1])\n"
+        "from ctr_supervisor.cli import main\n"
+        "for name in main.VERBS: main.load(name)\n"
+        "print(*(name for name in set(sys.modules) - before if not name.startswith('ctr_')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, str(ROOT)], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert set(done.stdout.split()) <= START_UP
+
+
 @pytest.mark.parametrize("name", main.VERBS)
 def test_every_verb_describes_itself(name):
     verb, run = main.load(name)

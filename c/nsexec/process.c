@@ -1,0 +1,393 @@
+/*
+ * The container process: what it does to itself between its birth and execve, in the order of its life.
+ *
+ *   engine                    container process
+ *   GO                     ─▶ root of its user namespace; cgroup and time namespace
+ *                          ◀─ NAMESPACES_READY
+ *   (the setup worker makes the rootfs)
+ *   SETTINGS               ─▶ the sequence in `finalise`
+ *                          ◀─ CONSOLE, if a console is allocated here
+ *   ACKNOWLEDGED           ─▶
+ *                          ◀─ SECCOMP_LISTENER, if the filter has one
+ *   ACKNOWLEDGED           ─▶
+ *                          ◀─ PREPARED
+ *   (somebody opens the fifo) startContainer hooks, execve: end of file on the socket
+ *
+ * At every wait the end of the engine is the end of this process, except at the fifo: there the container is `created`,
+ * and the engine has left.
+ */
+
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "caps.h"
+#include "cleanup.h"
+#include "console.h"
+#include "context.h"
+#include "error.h"
+#include "execve.h"
+#include "fds.h"
+#include "hooks.h"
+#include "ids.h"
+#include "kernel.h"
+#include "keyring.h"
+#include "limits.h"
+#include "lsm.h"
+#include "message.h"
+#include "namespaces.h"
+#include "procfs.h"
+#include "seccomp.h"
+#include "settings.h"
+#include "signals.h"
+
+static void wait_for_stage_0(int released)
+{
+    char byte;
+    ssize_t count;
+
+    do
+        count = read(released, &byte, 1);
+    while (count < 0 && errno == EINTR);
+    if (count != 1)
+        _exit(1); /* stage 0 failed, and said so itself */
+    close(released);
+}
+
+static void wait_for_go(const struct context *context)
+{
+    struct message message;
+
+    message_expect(context->socket, MSG_GO, &message);
+    message_release(&message);
+}
+
+static void make_session(void)
+{
+    if (getsid(0) != getpid() && setsid() < 0)
+        fail(.step = "make session", .syscall = "setsid", .number = errno);
+}
+
+static void become_namespace_root(const struct context *context)
+{
+    const struct bootstrap *bootstrap = &context->bootstrap;
+
+    if (!(bootstrap->clone_flags & CLONE_NEWUSER))
+        return;
+    if (bootstrap->become_root)
+        become_root(context->proc);
+    /*
+     * setns by pidfd asks for ptrace rights on this process, and a setup worker without privileges has them only while
+     * it is dumpable. That opens nothing to a container: this is a new user namespace, with nobody else in it yet.
+     */
+    set_dumpable(context->unprivileged);
+}
+
+static void make_cgroup_namespace(const struct context *context)
+{
+    if (context->bootstrap.clone_flags & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)
+        fail(.step = "make cgroup namespace", .syscall = "unshare", .number = errno);
+}
+
+static void write_time_offsets(const struct context *context)
+{
+    const char *text = context->bootstrap.time_offsets;
+    auto_fd file = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
+
+    if (file < 0 && errno == EACCES) {
+        /* opening asks for the owner, and only a dumpable process owns its files here */
+        set_dumpable(true);
+        file = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
+        set_dumpable(context->unprivileged);
+    }
+    if (file < 0 || write_at_once(file, text, strlen(text)) < 0)
+        fail(.step = "set time offsets", .syscall = file < 0 ? "open" : "write", .number = errno,
+             .path = "/proc/self/timens_offsets", .json_path = ".linux.timeOffsets");
+}
+
+/* A new time namespace is only for children at first, and takes offsets only until somebody is in it. */
+static void make_time_namespace(const struct context *context)
+{
+    if (!(context->bootstrap.clone_flags & CLONE_NEWTIME))
+        return;
+    if (unshare(CLONE_NEWTIME) < 0)
+        fail(.step = "make time namespace", .syscall = "unshare", .number = errno);
+    if (context->bootstrap.time_offsets)
+        write_time_offsets(context);
+    auto_fd own = proc_open_link(context->proc, "ns", "time_for_children", O_RDONLY);
+    if (own < 0 || setns(own, CLONE_NEWTIME) < 0)
+        fail(.step = "enter time namespace", .syscall = own < 0 ? "open" : "setns", .number = errno);
+}
+
+/* -1 without a mount namespace of its own: entering the engine's anew would lead to its root, out of any chroot. */
+static int keep_mount_namespace(const struct context *context)
+{
+    if (!namespaces_touch(&context->bootstrap, CLONE_NEWNS))
+        return -1;
+    int fd = proc_open_link(context->proc, "ns", "mnt", O_RDONLY);
+    if (fd < 0)
+        fail(.step = "keep mount namespace", .syscall = "open", .number = errno, .path = "/proc/self/ns/mnt");
+    return fd;
+}
+
+static void leave_working_directory(void)
+{
+    if (chdir("/") < 0)
+        fail(.step = "leave working directory", .syscall = "chdir", .number = errno, .path = "/");
+}
+
+static void send_plain(int socket, uint16_t type)
+{
+    struct writer writer = message_begin(type);
+
+    if (!message_send(socket, &writer))
+        quit();
+}
+
+static void enter_namespaces(const struct context *context)
+{
+    become_namespace_root(context);
+    if (context->bootstrap.new_session)
+        make_session();
+    make_cgroup_namespace(context);
+    make_time_namespace(context);
+    leave_working_directory();
+}
+
+static void receive_settings(const struct context *context, struct settings *settings)
+{
+    struct message message;
+
+    message_expect(context->socket, MSG_SETTINGS, &message);
+    settings_read(&message, settings);
+    message_release(&message);
+    set_dumpable(false); /* the worker has been and gone */
+}
+
+/*
+ * setns into the own mount namespace leads to its root and follows what is mounted over that. So it is right after a
+ * pivot_root and after a rootfs that was moved over / (--no-pivot), which does not move this process's root along.
+ */
+static void enter_root(struct settings *settings, int *mount_namespace)
+{
+    if (settings->root >= 0) {
+        if (fchdir(settings->root) < 0 || chroot(".") < 0)
+            fail(.step = "enter rootfs", .syscall = "chroot", .number = errno);
+    } else if (*mount_namespace >= 0 && setns(*mount_namespace, CLONE_NEWNS) < 0) {
+        fail(.step = "enter rootfs", .syscall = "setns", .number = errno);
+    }
+    close_fd(&settings->root);
+    close_fd(mount_namespace);
+    leave_working_directory();
+}
+
+/* From here on nothing is open but what is needed, so that no step can let a container see a fd of the host. */
+static void close_other_fds(const struct context *context, const struct settings *settings)
+{
+    int kept[] = {context->socket, context->proc, context->bootstrap.log, settings->fifo, settings->console_slave};
+
+    fds_preserve(settings->preserve_fds, context->inherited_end);
+    fds_close_all_but(context->proc, 3 + (int)settings->preserve_fds, kept, sizeof(kept) / sizeof(kept[0]));
+}
+
+static void set_parent_death_signal(const struct context *context, const struct settings *settings)
+{
+    struct pollfd polled = {context->socket, 0, 0};
+
+    if (!settings->parent_death_signal)
+        return;
+    if (prctl(PR_SET_PDEATHSIG, settings->parent_death_signal, 0, 0, 0) < 0)
+        fail(.step = "set parent death signal", .syscall = "prctl", .number = errno);
+    /* a parent that died before this line sends no signal any more */
+    if (poll(&polled, 1, 0) > 0 && polled.revents & POLLHUP)
+        quit();
+}
+
+static void set_labels(const struct context *context, const struct settings *settings)
+{
+    if (settings->apparmor)
+        lsm_set_apparmor(context->proc, settings->apparmor);
+    if (settings->selinux)
+        lsm_set_selinux(context->proc, settings->selinux);
+}
+
+static void set_no_new_privs(const struct settings *settings)
+{
+    if (settings->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        fail(.step = "set no_new_privs", .syscall = "prctl", .number = errno);
+}
+
+/* False: not permitted. Any other reason ends the process. */
+static bool try_cwd(const char *cwd)
+{
+    if (chdir(cwd) == 0)
+        return true;
+    if (errno == EACCES || errno == EPERM)
+        return false;
+    fail(.syscall = "chdir", .number = errno, .path = cwd,
+         .message = format_text("chdir to cwd (%s) set in config.json failed", quoted(cwd)));
+}
+
+static void change_cwd(const char *cwd)
+{
+    if (!try_cwd(cwd))
+        fail(.syscall = "chdir", .number = EACCES, .path = cwd,
+             .message = format_text("chdir to cwd (%s) set in config.json failed", quoted(cwd)));
+}
+
+/* CVE-2024-21626: a working directory reached through a fd of the host has no path below this root. */
+static void verify_cwd(void)
+{
+    static char path[PATH_MAX + 16];
+
+    /* the system call itself: it says "(unreachable)/..." where the C library makes ENOENT of it */
+    long length = syscall(SYS_getcwd, path, sizeof(path));
+    if (length < 0 && errno != ENOENT)
+        fail(.step = "verify cwd", .syscall = "getcwd", .number = errno);
+    if (length < 0 || path[0] != '/')
+        fail(.message = "current working directory is outside of container mount namespace root -- possible container "
+                        "breakout detected");
+}
+
+/* As far as the filesystem lets it: what belongs to ids that are not mapped here stays as it is. */
+static void give_stdio(uint32_t uid)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        struct stat status;
+        if (fstat(fd, &status) < 0)
+            continue; /* a closed stdio fd is the caller's wish */
+        /* the host's /dev/null is not this container's to give away */
+        if (status.st_uid == uid || (S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)))
+            continue;
+        if (fchown(fd, uid, (gid_t)-1) == 0)
+            continue;
+        if (errno != EINVAL && errno != EPERM && errno != EROFS && errno != ENOSYS && errno != EOPNOTSUPP)
+            fail(.step = "give stdio to the user", .syscall = "fchown", .number = errno,
+                 .message = format_text("fd %d", fd));
+        log_line("ignoring: fchown of fd %d: %s", fd, strerror(errno));
+    }
+}
+
+static void set_umask(const struct settings *settings)
+{
+    if (settings->umask >= 0)
+        umask((mode_t)settings->umask & 0777);
+}
+
+/* Who the process is: the only order in which each step still has the rights that it needs. */
+static void change_identity(const struct settings *settings)
+{
+    const uint32_t uid = settings->uid >= 0 ? (uint32_t)settings->uid : geteuid();
+    const uint32_t gid = settings->gid >= 0 ? (uint32_t)settings->gid : getegid();
+    bool changes = settings->uid >= 0 || settings->gid >= 0 || settings->set_groups;
+
+    /* the working directory may let in root alone, or the user alone (a volume of his on a share that squashes root) */
+    bool arrived = !settings->cwd || try_cwd(settings->cwd);
+    give_stdio(uid);
+    if (settings->set_capabilities) {
+        caps_limit_bounding(settings->capabilities[CAP_SET_BOUNDING]);
+        caps_keep();
+    }
+    if (changes)
+        become_user(uid, gid, settings->set_groups ? settings->groups : NULL, settings->group_count);
+    if (!arrived)
+        change_cwd(settings->cwd);
+    if (settings->set_capabilities)
+        caps_set(settings->capabilities);
+    set_dumpable(false);
+    verify_cwd();
+}
+
+/*
+ * The order: first what the container's root and the engine's rights are needed for; then what the filter and the user
+ * may not undo; the identity after everything that is privileged; what is looked up for the user, as the user.
+ */
+static char *finalise(struct context *context, struct settings *settings, int *mount_namespace)
+{
+    if (settings->new_session)
+        make_session(); /* TIOCSCTTY is for session leaders */
+    enter_root(settings, mount_namespace);
+    close_other_fds(context, settings);
+    if (settings->keyring)
+        keyring_join(settings->keyring, settings->keyring_label, context->proc);
+    console_set_up(settings, context->socket, context->proc);
+    set_personality(settings);
+    set_scheduler(settings);
+    set_io_priority(settings);
+    set_memory_policy(settings);
+    set_affinity(&settings->affinity);
+    set_labels(context, settings); /* no_new_privs restricts some changes of label */
+    set_rlimits(settings);         /* late, since a low limit binds the steps behind it */
+    set_no_new_privs(settings);
+    if (!settings->no_new_privs)
+        seccomp_install(settings, context->socket); /* needs CAP_SYS_ADMIN, which the next line gives up */
+    change_identity(settings);
+    set_parent_death_signal(context, settings); /* the kernel clears it at every change of ids */
+    set_umask(settings);
+    return executable_find(settings);
+}
+
+/*
+ * Blocks until `start` opens the other end. Through the kept procfs: the container may have none, or a false one.
+ * A reader that leaves before the byte is written did not start anything, so the next one is waited for.
+ */
+static void wait_for_start(const struct context *context, struct settings *settings)
+{
+    if (settings->fifo < 0)
+        return;
+    for (;;) {
+        auto_free char *name = format_text("%d", settings->fifo);
+        auto_fd fifo = proc_open_link(context->proc, "fd", name, O_WRONLY);
+        if (fifo < 0 && errno == EINTR)
+            continue;
+        if (fifo < 0)
+            fail(.step = "open exec fifo", .syscall = "open", .number = errno);
+        if (write_at_once(fifo, "0", 1) == 0)
+            break;
+        if (errno != EPIPE)
+            fail(.step = "write to exec fifo", .syscall = "write", .number = errno);
+    }
+    close_fd(&settings->fifo);
+}
+
+void process_run(struct context *context, int released)
+{
+    struct settings settings;
+
+    prctl(PR_SET_NAME, "ctr-init:1");
+    log_to(context->bootstrap.log, "ctr-init:1");
+    wait_for_stage_0(released);
+    wait_for_go(context);
+    enter_namespaces(context);
+    int mount_namespace = keep_mount_namespace(context);
+    send_plain(context->socket, MSG_NAMESPACES_READY);
+    log_line("in all namespaces");
+
+    receive_settings(context, &settings);
+    char *executable = finalise(context, &settings, &mount_namespace);
+    /* a listener needs the engine, which leaves after PREPARED */
+    bool filter_last = settings.no_new_privs && !seccomp_has_listener(&settings);
+    if (settings.no_new_privs && !filter_last)
+        seccomp_install(&settings, context->socket);
+    log_line("prepared");
+    send_plain(context->socket, MSG_PREPARED);
+
+    wait_for_start(context, &settings);
+    hooks_run(&settings);
+    log_line("execve %s", executable);
+    /* close-on-exec is too late: old kernels make the process dumpable before they close (CVE-2016-9962) */
+    close_fd(&context->proc);
+    close_fd(&context->bootstrap.log);
+    log_to(-1, "");
+    signals_reset();
+    if (filter_last)
+        seccomp_install(&settings, context->socket);
+    executable_run(executable, &settings);
+}

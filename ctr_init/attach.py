@@ -14,7 +14,7 @@ from ctr_common.kernel.constants import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ctr_init.request import MountRequest
+    from ctr_init.requests import MountRequest
     from ctr_init.setup import Setup
 
 

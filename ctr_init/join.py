@@ -39,20 +39,16 @@ def fork(plan: "SetupPlan") -> tuple[int, bool]:
     # From its first instant in the container's pid namespace nobody there may trace the worker or look at its memory
     # and fds (CVE-2016-9962); the flag is inherited.
     _kernel.prctl(PR_SET_DUMPABLE, 0)
+    own = pid = -1
     try:
         own = _set_pid_namespace_of_children(plan) if plan.join_flags & CLONE_NEWPID else -1
-        try:
-            return os.fork(), own >= 0
-        finally:
-            if own >= 0:
-                try:
-                    _kernel.setns(own, CLONE_NEWPID)
-                except OSError as error:
-                    raise SetupError("cannot return to the own pid namespace", errno=error.errno or 0) from None
-                finally:
-                    os.close(own)
+        pid = os.fork()
     finally:
-        _kernel.prctl(PR_SET_DUMPABLE, dumpable)
+        if pid != 0:
+            if own >= 0:
+                _return_to_pid_namespace(own)
+            _kernel.prctl(PR_SET_DUMPABLE, dumpable)
+    return pid, own >= 0
 
 
 def _set_pid_namespace_of_children(plan: "SetupPlan") -> int:
@@ -65,6 +61,15 @@ def _set_pid_namespace_of_children(plan: "SetupPlan") -> int:
         os.close(own)
         return -1
     return own
+
+
+def _return_to_pid_namespace(own: int) -> None:
+    try:
+        _kernel.setns(own, CLONE_NEWPID)
+    except OSError as error:
+        raise SetupError("cannot return to the own pid namespace", errno=error.errno or 0) from None
+    finally:
+        os.close(own)
 
 
 def protect() -> None:

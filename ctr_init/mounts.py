@@ -52,9 +52,7 @@ def mount(setup: "Setup", request: MountRequest) -> None:
         else:
             mount_filesystem(setup, request)
     except OSError as error:
-        raise _failure(
-            request, str(error.strerror or error).removeprefix(os.strerror(error.errno or 0)), error
-        ) from None
+        raise _failure(request, error) from None
     except CtrError as error:
         error.json_path = error.json_path or request.json_path
         error.message = f'error mounting "{request.source}" to rootfs at "{request.destination}": {error.message}'

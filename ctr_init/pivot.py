@@ -18,9 +18,8 @@ from ctr_init.setup import Piece
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ctr_init.attach import attach, cut_off, set_propagation
     from ctr_init.plan import SetupPlan
-from ctr_init.setup import Setup
+    from ctr_init.setup import Setup
 
 
 def pieces(plan: "SetupPlan") -> "list[Piece]":

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-
 from ctr_common.fastjson import JSONError, dumps, loads
 
 REPOSITORY = Path(__file__).parents[2]

@@ -76,7 +76,7 @@ def _user_namespaces() -> str:
 
 
 def _network_namespaces() -> str:
-    script = "ip link add a type veth peer name b && ip link add c type bridge"
+    script = "ip link add dev veth0 type veth peer name veth1 && ip link add dev br0 type bridge"
     return "" if _works("unshare", "--net", "sh", "-c", script) else "needs network namespaces"
 
 

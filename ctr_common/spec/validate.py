@@ -9,7 +9,6 @@ import stat
 
 from ctr_common.errors import UsageError, strerror
 from ctr_common.fastjson import dumps
-from ctr_common.spec import validate_linux, validate_process
 from ctr_common.spec.problems import Problems
 
 TYPE_CHECKING = False
@@ -60,6 +59,9 @@ def check(config: "Config", bundle: str, *, rootless: bool) -> "list[str]":
     Raises:
         ConfigError: `.problems` lists everything that is wrong as (JSON path, message).
     """
+    # Imported here because every verb checks an id with this module, and only `create` checks more.
+    from ctr_common.spec import validate_linux, validate_process
+
     problems = Problems()
     warnings: list[str] = []
     _check_version(config, problems)
@@ -94,6 +96,8 @@ def check_process(process: "Process", config: "Config", *, rootless: bool) -> "l
     Raises:
         ConfigError: JSON paths start at the process.
     """
+    from ctr_common.spec import validate_process
+
     problems = Problems()
     warnings: list[str] = []
     validate_process.check(process, "", problems, warnings)
@@ -178,8 +182,10 @@ def _check_idmap(mount: "Mount", where: str, problems: "Problems") -> None:
         problems.add(f"{where}.{missing}", "id-mapped mounts must specify both uidMappings and gidMappings")
     if not is_bind(mount):
         problems.add(where, "id-mapped mounts must be bind mounts")
-    validate_linux.check_mappings(uids, f"{where}.uidMappings", problems)
-    validate_linux.check_mappings(gids, f"{where}.gidMappings", problems)
+    from ctr_common.spec.validate_linux import check_mappings
+
+    check_mappings(uids, f"{where}.uidMappings", problems)
+    check_mappings(gids, f"{where}.gidMappings", problems)
 
 
 def _check_hooks(config: "Config", problems: "Problems") -> None:

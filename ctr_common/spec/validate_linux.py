@@ -6,7 +6,7 @@ from ctr_common.errors import strerror
 from ctr_common.fastjson import dumps
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import NSFS_MAGIC
-from ctr_common.spec import sysctl
+from ctr_common.spec import seccomp_names, sysctl
 from ctr_common.spec.namespaces import NAMESPACES
 from ctr_common.spec.problems import Problems, member
 from ctr_common.spec.validate_process import is_mapped, one_of, selinux_enabled
@@ -38,58 +38,6 @@ MEMORY_MODES = (
     "MPOL_LOCAL",
 )
 MEMORY_FLAGS = ("MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES")
-
-SECCOMP_ACTIONS = (
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-)
-SECCOMP_OPERATORS = (
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-)
-SECCOMP_ARCHITECTURES = (
-    "SCMP_ARCH_AARCH64",
-    "SCMP_ARCH_ARM",
-    "SCMP_ARCH_LOONGARCH64",
-    "SCMP_ARCH_M68K",
-    "SCMP_ARCH_MIPS",
-    "SCMP_ARCH_MIPS64",
-    "SCMP_ARCH_MIPS64N32",
-    "SCMP_ARCH_MIPSEL",
-    "SCMP_ARCH_MIPSEL64",
-    "SCMP_ARCH_MIPSEL64N32",
-    "SCMP_ARCH_PARISC",
-    "SCMP_ARCH_PARISC64",
-    "SCMP_ARCH_PPC",
-    "SCMP_ARCH_PPC64",
-    "SCMP_ARCH_PPC64LE",
-    "SCMP_ARCH_RISCV64",
-    "SCMP_ARCH_S390",
-    "SCMP_ARCH_S390X",
-    "SCMP_ARCH_SH",
-    "SCMP_ARCH_SHEB",
-    "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",
-    "SCMP_ARCH_X86_64",
-)
-SECCOMP_FLAGS = (
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-)
 
 
 def check(config: "Config", rootless: bool, problems: "Problems") -> None:
@@ -361,26 +309,26 @@ def _check_seccomp(seccomp: "Seccomp", problems: "Problems") -> None:
     syscalls = seccomp.get("syscalls") or []
     if not default and not syscalls:  # what Go writes for a profile that is not there
         return
-    if default not in SECCOMP_ACTIONS:
+    if default not in seccomp_names.ACTIONS:
         problems.add(f"{where}.defaultAction", f"string {default} is not a valid action for seccomp")
     elif default == "SCMP_ACT_NOTIFY":
         problems.add(f"{where}.defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action")
     for index, name in enumerate(seccomp.get("architectures") or []):
-        if name not in SECCOMP_ARCHITECTURES:
+        if name not in seccomp_names.ARCHITECTURES:
             problems.add(f"{where}.architectures[{index}]", f"string {name} is not a valid arch for seccomp")
     for index, name in enumerate(seccomp.get("flags") or []):
-        if name not in SECCOMP_FLAGS:
-            problems.add(f"{where}.flags[{index}]", one_of(name, SECCOMP_FLAGS))
+        if name not in seccomp_names.FLAGS:
+            problems.add(f"{where}.flags[{index}]", one_of(name, list(seccomp_names.FLAGS)))
     for index, rule in enumerate(syscalls):
         place = f"{where}.syscalls[{index}]"
         action = rule["action"]
-        if action not in SECCOMP_ACTIONS:
+        if action not in seccomp_names.ACTIONS:
             problems.add(f"{place}.action", f"string {action} is not a valid action for seccomp")
         elif action == "SCMP_ACT_NOTIFY" and "write" in rule["names"]:
             # The container process could not tell us the fd that it would wait for.
             problems.add(f"{place}.names", "SCMP_ACT_NOTIFY cannot be used for the write syscall")
         for number, argument in enumerate(rule.get("args") or []):
-            if argument["op"] not in SECCOMP_OPERATORS:
+            if argument["op"] not in seccomp_names.OPERATORS:
                 problems.add(
                     f"{place}.args[{number}].op", f"string {argument['op']} is not a valid operator for seccomp"
                 )

@@ -4,7 +4,7 @@ As there, "enabled" means that this build can do it, whatever the host is like t
 of the running kernel.
 """
 
-from ctr_common.spec import capabilities, mount_options, validate_linux
+from ctr_common.spec import capabilities, mount_options, seccomp_names, validate_linux
 from ctr_common.spec.default import OCI_VERSION
 from ctr_common.spec.namespaces import NAMESPACES
 
@@ -18,14 +18,6 @@ HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "post
 
 # Annotations that change what the runtime does; engines refuse to let users set them (features.md).
 UNSAFE_ANNOTATIONS = ("org.criu.config", "org.systemd.property.")
-
-# Flags as seccomp(2) takes them; WAIT_KILLABLE_RECV is valid with NEW_LISTENER (1 << 3) only.
-_FLAG_BITS = {
-    "SECCOMP_FILTER_FLAG_LOG": 1 << 1,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 1 << 2,
-    "SECCOMP_FILTER_FLAG_TSYNC": 1 << 0,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 1 << 5 | 1 << 3,
-}
 
 # Architectures that libseccomp learned in 2.6.
 _SINCE_LIBSECCOMP_2_6 = ("SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_M68K", "SCMP_ARCH_SH", "SCMP_ARCH_SHEB")
@@ -83,15 +75,18 @@ def _seccomp() -> "tuple[dict[str, Any], str]":
         return {"enabled": False}, ""
     version = compiler.version()
     architectures = [
-        name
-        for name in validate_linux.SECCOMP_ARCHITECTURES
-        if version >= (2, 6, 0) or name not in _SINCE_LIBSECCOMP_2_6
+        name for name in seccomp_names.ARCHITECTURES if version >= (2, 6, 0) or name not in _SINCE_LIBSECCOMP_2_6
     ]
     return {
         "enabled": True,
-        "actions": list(validate_linux.SECCOMP_ACTIONS),
-        "operators": list(validate_linux.SECCOMP_OPERATORS),
+        "actions": list(seccomp_names.ACTIONS),
+        "operators": list(seccomp_names.OPERATORS),
         "archs": architectures,
-        "knownFlags": list(validate_linux.SECCOMP_FLAGS),
-        "supportedFlags": [name for name in validate_linux.SECCOMP_FLAGS if compiler.flags_available(_FLAG_BITS[name])],
+        "knownFlags": list(seccomp_names.FLAGS),
+        "supportedFlags": [
+            # WAIT_KILLABLE_RECV is valid together with NEW_LISTENER only; that one the kernel has had for longer.
+            name
+            for name, bit in seccomp_names.FLAGS.items()
+            if compiler.flags_available(bit | seccomp_names.NEW_LISTENER * (name.endswith("_RECV")))
+        ],
     }, ".".join(str(part) for part in version)

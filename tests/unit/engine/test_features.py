@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT4
 
 from ctr_supervisor.engine import features
@@ -17,7 +17,7 @@ DATA = Path(__file__).parents[2] / "data" / "oci-1.3.0"
 
 def validator() -> jsonschema.Draft4Validator:
     resources = [
-        (path.name, Resource(contents=json.loads(path.read_text()), specification=DRAFT4))
+        (path.name, DRAFT4.create_resource(json.loads(path.read_text())))
         for path in DATA.iterdir()
         if path.suffix == ".json"
     ]

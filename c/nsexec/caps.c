@@ -1,3 +1,4 @@
+#include <string.h>
 #include "caps.h"
 
 #include <linux/capability.h>
@@ -42,10 +43,14 @@ static void raise_ambient(uint64_t ambient)
     for (unsigned capability = 0; capability < CAPABILITY_BITS; capability++) {
         if (!(ambient & (1ULL << capability)))
             continue;
-        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) < 0)
+        if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) == 0)
+            continue;
+        /* EPERM: not permitted, or not inheritable. runc's own default configuration asks for that, and runc goes on */
+        if (errno == EPERM)
+            log_line("ignoring: ambient capability %u: %s", capability, strerror(errno));
+        else
             fail(.step = "raise ambient capabilities", .syscall = "prctl", .number = errno,
-                 .message = format_text("capability %u", capability),
-                 .hint = errno == EPERM ? "an ambient capability must be permitted and inheritable too" : NULL);
+                 .message = format_text("capability %u", capability));
     }
 }
 

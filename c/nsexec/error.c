@@ -12,13 +12,21 @@
 #include "cleanup.h"
 #include "message.h"
 
-static int report_socket = -1;
+static int report_fd = -1;
+static bool (*report_send)(int, struct writer *) = message_send;
 static int log_fd = -1;
 static const char *log_stage = "";
 
 void report_to(int socket)
 {
-    report_socket = socket;
+    report_fd = socket;
+    report_send = message_send;
+}
+
+void report_to_pipe(int pipe)
+{
+    report_fd = pipe;
+    report_send = message_write;
 }
 
 void log_to(int fd, const char *stage)
@@ -147,13 +155,13 @@ static bool send_failure(const struct failure *failure)
             put_string(&writer, texts[i].type, texts[i].text);
     if (failure->number)
         put_u32(&writer, ATTR_ERR_ERRNO, (uint32_t)failure->number);
-    return message_send(report_socket, &writer);
+    return report_send(report_fd, &writer);
 }
 
 void fail_with(const struct failure *failure)
 {
     log_line("failed: %s", failure->message ? failure->message : failure->step ? failure->step : "");
-    if (report_socket < 0 || !send_failure(failure)) {
+    if (report_fd < 0 || !send_failure(failure)) {
         auto_free char *text = failure_text(failure);
         auto_free char *line = format_text("%s\n", text);
         if (write(STDERR_FILENO, line, strlen(line)) < 0)

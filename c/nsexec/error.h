@@ -21,6 +21,9 @@ struct failure {
 /* Where failures go: the socket to the engine, or -1 for stderr. */
 void report_to(int socket);
 
+/* As report_to, for a pipe or a fifo. */
+void report_to_pipe(int pipe);
+
 /* Where debug lines go; -1: nowhere. The fd is made non-blocking, so that a reader that is gone or slow stops nobody.
  */
 void log_to(int fd, const char *stage);

@@ -10,6 +10,7 @@
 
 #include "cleanup.h"
 #include "error.h"
+#include "procfs.h"
 
 #define NEST_DEPTH_MAX 2
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
@@ -438,11 +439,25 @@ bool message_send_bytes(int socket, const uint8_t *data, size_t size, const int 
     return send_datagram(socket, header, sizeof(header), with_memfd, fd_count + 1);
 }
 
-bool message_send(int socket, struct writer *writer)
+static void finish(struct writer *writer)
 {
     uint32_t length = (uint32_t)writer->size;
 
     memcpy(writer->data, &length, sizeof(length));
+}
+
+bool message_write(int pipe, struct writer *writer)
+{
+    finish(writer);
+    bool written = write_at_once(pipe, writer->data, writer->size) == 0;
+    free(writer->data);
+    writer->data = NULL;
+    return written;
+}
+
+bool message_send(int socket, struct writer *writer)
+{
+    finish(writer);
     bool sent = message_send_bytes(socket, writer->data, writer->size, writer->fds, writer->fd_count);
     free(writer->data);
     writer->data = NULL;

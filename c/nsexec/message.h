@@ -83,6 +83,8 @@ void put_string(struct writer *writer, enum attribute_type type, const char *tex
 void put_fd(struct writer *writer, enum attribute_type type, int fd);
 /* Sends the message and frees the writer. False: the peer is gone or the message can't be sent. */
 bool message_send(int socket, struct writer *writer);
+/* The same for a pipe, which carries no fds. */
+bool message_write(int pipe, struct writer *writer);
 /* Sends a message that exists as bytes already, in a memfd when it is long. */
 bool message_send_bytes(int socket, const uint8_t *data, size_t size, const int *fds, size_t fd_count);
 

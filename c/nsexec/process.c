@@ -337,24 +337,29 @@ static char *finalise(struct context *context, struct settings *settings, int *m
 /*
  * Blocks until `start` opens the other end. Through the kept procfs: the container may have none, or a false one.
  * A reader that leaves before the byte is written did not start anything, so the next one is waited for.
+ * `start` reads until the fifo is closed, by execve at the latest, so it is kept open until then, and a startContainer
+ * hook that fails is reported through it. -1 where there is no fifo.
  */
-static void wait_for_start(const struct context *context, struct settings *settings)
+static int wait_for_start(const struct context *context, struct settings *settings)
 {
     if (settings->fifo < 0)
-        return;
+        return -1;
     for (;;) {
         auto_free char *name = format_text("%d", settings->fifo);
-        auto_fd fifo = proc_open_link(context->proc, "fd", name, O_WRONLY);
+        int fifo = proc_open_link(context->proc, "fd", name, O_WRONLY);
         if (fifo < 0 && errno == EINTR)
             continue;
         if (fifo < 0)
             fail(.step = "open exec fifo", .syscall = "open", .number = errno);
-        if (write_at_once(fifo, "0", 1) == 0)
-            break;
+        if (write_at_once(fifo, "0", 1) == 0) {
+            close_fd(&settings->fifo);
+            report_to_pipe(fifo);
+            return fifo;
+        }
         if (errno != EPIPE)
             fail(.step = "write to exec fifo", .syscall = "write", .number = errno);
+        close(fifo);
     }
-    close_fd(&settings->fifo);
 }
 
 void process_run(struct context *context, int released)
@@ -379,8 +384,10 @@ void process_run(struct context *context, int released)
     log_line("prepared");
     send_plain(context->socket, MSG_PREPARED);
 
-    wait_for_start(context, &settings);
+    int fifo = wait_for_start(context, &settings);
     hooks_run(&settings);
+    if (fifo >= 0)
+        report_to(-1); /* as under runc, an execve that fails is told of on the container's own stderr */
     log_line("execve %s", executable);
     /* close-on-exec is too late: old kernels make the process dumpable before they close (CVE-2016-9962) */
     close_fd(&context->proc);

@@ -62,12 +62,12 @@ int proc_open_link(int proc, const char *directory, const char *name, int flags)
     return openat(parent, name, flags | O_CLOEXEC);
 }
 
-int write_at_once(int fd, const char *text, size_t size)
+int write_at_once(int fd, const void *data, size_t size)
 {
     ssize_t count;
 
     do
-        count = write(fd, text, size);
+        count = write(fd, data, size);
     while (count < 0 && errno == EINTR);
     if (count < 0)
         return -1;

@@ -25,6 +25,6 @@ int proc_open_link(int proc, const char *directory, const char *name, int flags)
 int proc_write(int proc, const char *path, const char *text);
 
 /* Writes the text at once to an fd from proc_open. 0, or -1 and errno. */
-int write_at_once(int fd, const char *text, size_t size);
+int write_at_once(int fd, const void *data, size_t size);
 
 #endif

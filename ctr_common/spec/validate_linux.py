@@ -15,6 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_common.spec.types import Config, Device, IDMapping, Linux, Resources, Seccomp
 
+# What this release does for them. What it cannot do is refused, because the specification forbids to pass it over
+# (runtime.md, "Errors"), and `features` says so too.
+MOVES_NET_DEVICES = False
+SETS_INTEL_RDT = False
+
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
 PROPAGATIONS = (
@@ -254,6 +259,8 @@ def _check_net_devices(linux: "Linux", kinds: "dict[str, str]", rootless: bool, 
         other = names.setdefault(new, where)
         if other != where:
             problems.add(f"{where}.name", f"{dumps(new)} is the name of {other} already")
+    if not MOVES_NET_DEVICES:
+        problems.add(".linux.netDevices", "moving network devices is not supported by this release")
 
 
 # -- devices and resources
@@ -348,6 +355,8 @@ def _check_intel_rdt(linux: "Linux", problems: "Problems") -> None:
         problems.add(".linux.intelRdt.memBwSchema", f"expected one line that starts with MB:, got {dumps(bandwidth)}")
     if any(rdt.values()) and not intel_rdt_enabled():
         problems.add(".linux.intelRdt", "intelRdt is specified in config, but Intel RDT is not supported or enabled")
+    elif any(rdt.values()) and not SETS_INTEL_RDT:
+        problems.add(".linux.intelRdt", "intelRdt is not supported by this release")
 
 
 def intel_rdt_enabled() -> bool:

@@ -586,7 +586,8 @@ def test_rootless_cannot_set_groups_with_one_mapped_group(bundle: Path) -> None:
     assert problems_of(config, bundle) == []
 
 
-def test_rootless_cannot_move_network_devices(bundle: Path) -> None:
+def test_rootless_cannot_move_network_devices(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate_linux, "MOVES_NET_DEVICES", True)
     config = changed(both(with_user_namespace(), put("linux", "netDevices", {"eth0": {}})))
     assert problems_of(config, bundle, rootless=True) == [
         (".linux.netDevices", "network devices are not supported for rootless containers")
@@ -604,10 +605,22 @@ def test_labels_need_a_security_module(bundle: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_resctrl_group_needs_resctrl(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(put("linux", "intelRdt", {"closID": "a", "memBwSchema": "MB:0=1"}))
+    monkeypatch.setattr(validate_linux, "SETS_INTEL_RDT", True)
     monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: False)
     assert [path for path, _ in problems_of(config, bundle)] == [".linux.intelRdt"]
     monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: True)
     assert problems_of(config, bundle) == []
+
+
+def test_what_this_release_cannot_do_is_refused_and_not_passed_over(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: True)
+    config = changed(both(put("linux", "netDevices", {"eth0": {}}), put("linux", "intelRdt", {"closID": "a"})))
+    assert problems_of(config, bundle) == [
+        (".linux.netDevices", "moving network devices is not supported by this release"),
+        (".linux.intelRdt", "intelRdt is not supported by this release"),
+    ]
 
 
 def test_unknown_capabilities_are_a_warning(bundle: Path) -> None:

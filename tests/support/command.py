@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,23 +64,31 @@ def run(
     """
     __tracebackhide__ = True
     words = [str(word) for word in argv]
-    with subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        cwd=cwd,
-        env=env,
-        pass_fds=pass_fds,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(stdin, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate(timeout=5)
-            result = Result(words, process.returncode, out, err)
-            raise AssertionError(f"no end after {timeout} seconds: {result!r}") from None
-    return Result(words, process.returncode, out, err)
+    # Files, not pipes: a container that the command leaves running has them as its stdio, and no end of file comes.
+    with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as err:
+        with subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            text=True,
+            errors="replace",
+            cwd=cwd,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        ) as process:
+            try:
+                process.communicate(stdin, timeout=timeout)
+                ended = True
+            except subprocess.TimeoutExpired:
+                ended = False
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate(timeout=5)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read())
+    result = Result(words, process.returncode, *texts)
+    assert ended, f"no end after {timeout} seconds: {result!r}"
+    return result

@@ -77,7 +77,6 @@ def create(setup: "Setup", device: "Device") -> None:
         _bind(directory, name, device["path"])
         return
     number = 0 if device["type"] == "p" else os.makedev(device.get("major", 0), device.get("minor", 0))
-    before = os.umask(0)
     try:
         os.mknod(name, TYPES[device["type"]] | device.get("fileMode", 0o666) & 0o7777, number, dir_fd=directory)
     except FileExistsError:
@@ -85,8 +84,6 @@ def create(setup: "Setup", device: "Device") -> None:
     except PermissionError:
         _bind(directory, name, device["path"])
         return
-    finally:
-        os.umask(before)
     uid, gid = device.get("uid", 0), device.get("gid", 0)
     if uid or gid:
         os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)

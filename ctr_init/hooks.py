@@ -44,4 +44,6 @@ def run_container_hooks(setup: "Setup", _: object) -> None:
         os.fchdir(setup.root)
     state = dict(plan.state)
     state["pid"] = setup.hook_pid
+    os.umask(0o022)
     hooks.run((plan.config.get("hooks") or {}).get("createContainer") or (), state, "createContainer")
+    os.umask(0)

@@ -5,6 +5,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ctr_common.spec.types import Config
+    from ctr_init.requests import MountRequest
 
 
 class SetupPlan:
@@ -27,6 +28,9 @@ class SetupPlan:
         rootless: the engine is not root on the host.
         console: allocate a terminal.
         console_size: its (width, height) in characters.
+
+    Attributes:
+        requests: `.mounts` as parsed by `requests.of_plan`, None until a step asks for them.
     """
 
     __slots__ = (
@@ -43,6 +47,7 @@ class SetupPlan:
         "own_cgroup_ns",
         "pid",
         "pidfd",
+        "requests",
         "rootfs",
         "rootless",
         "state",
@@ -83,3 +88,4 @@ class SetupPlan:
         self.rootless = rootless
         self.console = console
         self.console_size = console_size
+        self.requests: list[MountRequest] | None = None

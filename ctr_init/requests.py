@@ -94,4 +94,7 @@ def of_plan(plan: "SetupPlan") -> list[MountRequest]:
     """The requests of a configuration; none where the container has no mounts of its own."""
     if not rootfs.has_mount_namespace(plan):
         return []
-    return [MountRequest.of(plan, index, entry) for index, entry in enumerate(plan.config.get("mounts") or ())]
+    if plan.requests is None:
+        entries = plan.config.get("mounts") or ()
+        plan.requests = [MountRequest.of(plan, index, entry) for index, entry in enumerate(entries)]
+    return plan.requests

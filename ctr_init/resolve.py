@@ -108,16 +108,3 @@ def _create_missing(root: int, path: str, directory: bool, symlinks: bool) -> in
         finally:
             os.close(parent)
     return open_strict(root, "/".join(done) or ".")
-
-
-def create_parent(root: int, path: str) -> tuple[int, str]:
-    """The directory for a new entry, made if missing, and the entry's name.
-
-    Raises:
-        SetupError: the path names the root itself.
-        OSError: see `create`.
-    """
-    head, _, name = clean(path).rpartition("/")
-    if not name:
-        raise SetupError("the root directory itself cannot be replaced", path=path)
-    return create(root, head or "/")[0], name

@@ -1,6 +1,7 @@
 """Kernel parameters of the container's namespaces. Which ones are namespaced is checked by the validator."""
 
 from ctr_common.errors import SetupError
+from ctr_common.spec import sysctl
 from ctr_init import proc
 from ctr_init.setup import Piece
 
@@ -17,11 +18,8 @@ def pieces(plan: "SetupPlan") -> "list[Piece]":
 
 
 def file_of(key: str) -> str:
-    """Path of a parameter relative to /proc; names with dots in them are written with slashes (sysctl(8))."""
-    slash, dot = key.find("/"), key.find(".")
-    if slash >= 0 and (dot < 0 or slash < dot):
-        return f"sys/{key}"
-    return "sys/" + key.replace(".", "/")
+    """Path of a parameter relative to /proc."""
+    return "sys/" + sysctl.path(key)
 
 
 def write(setup: "Setup", argument: "tuple[str, str]") -> None:

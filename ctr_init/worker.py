@@ -71,7 +71,7 @@ def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
         try:
             _close_other_fds(fd, plan.pidfd)
             join.protect()
-            os.umask(0o022)
+            os.umask(0)  # every mode is given in full where something is made
             steps.execute(Setup(plan, channel, in_pid_namespace))
             code = 0
         except CtrError as error:

@@ -100,7 +100,13 @@ class CtrError(Exception):
 
 
 class ConfigError(CtrError):
-    """Raised by the loader and the validator: config.json or process.json asks for something that is not possible."""
+    """Raised by the loader and the validator: config.json or process.json asks for something that is not possible.
+
+    Attributes:
+        problems: everything that was found wrong, as (JSON path, message); the error's own text names the first.
+    """
+
+    problems: "tuple[tuple[str, str], ...] | list[tuple[str, str]]" = ()
 
 
 class UsageError(CtrError):

@@ -104,6 +104,8 @@ def parse(data: bytes, node: "schema.Node", name: str) -> "Any":
         value = fastjson.loads(data)
     except fastjson.JSONError as error:
         raise ConfigError(f"{name}: {error}") from None
+    if type(value) is not dict:
+        raise ConfigError(f"{name}: expected an object, got {kind(value)}")
     problems = Problems()
     check(node, value, None, problems)
     # No system call takes a string with a NUL in it, so a later step would see only its beginning.

@@ -44,5 +44,5 @@ class Problems:
             more = ", …" if len(others) > _NAMED else ""
             message = f"{message} (and {len(others)} more: {named}{more})"
         error = ConfigError(message, json_path=path or ".")
-        error.__dict__["problems"] = list(self.found)
+        error.problems = list(self.found)
         raise error

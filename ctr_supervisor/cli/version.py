@@ -2,11 +2,9 @@
 
 import sys
 
+from ctr_common.version import SPEC_VERSION, VERSION
 from ctr_supervisor.cli import output
 from ctr_supervisor.cli.surroundings import PROGRAM
-
-VERSION = "0.1.0"
-SPEC_VERSION = "1.3.0"
 
 
 def text() -> str:
@@ -23,21 +21,12 @@ def text() -> str:
 
 
 def libseccomp_version() -> str:
-    """Version of the libseccomp that is installed, "" without one."""
-    import ctypes
-
-    class Version(ctypes.Structure):
-        _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
-
+    """Version of the libseccomp that compiles filters, "" without one."""
     try:
-        function = ctypes.CDLL("libseccomp.so.2").seccomp_version
-    except (AttributeError, OSError):
+        from ctr_common.kernel import _seccomp
+    except ImportError:
         return ""
-    function.restype = ctypes.POINTER(Version)
-    found = function()
-    if not found:
-        return ""
-    return f"{found[0].major}.{found[0].minor}.{found[0].micro}"
+    return _seccomp.version()
 
 
 def show() -> int:

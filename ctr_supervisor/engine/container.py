@@ -91,6 +91,8 @@ class Container:
             return CREATING if self.directory.is_locked() else STOPPED
         if not self.is_alive():
             return STOPPED
+        if not self.state.get("prepared"):
+            return CREATING
         try:
             if self.cgroups.frozen():
                 return PAUSED

@@ -136,7 +136,8 @@ def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOption
     check_terminal(process, options.detach, options.console_socket)
     if options.preserve_fds + options.listen_fds:
         launch.check_preserved_fds(options.preserve_fds + options.listen_fds)
-    validate.check(config, bundle, rootless=runtime.rootless_euid)
+    for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
+        runtime.warn(warning)
     directory = StateDir(runtime.root, container_id)
     directory.make()
     creation = Creation(runtime, directory, config, bundle, options)
@@ -172,7 +173,7 @@ class Creation:
         self.linux = config.get("linux") or {}
         self.bundle = bundle
         self.options = options
-        self.rootfs = os.path.realpath(os.path.join(bundle, config["root"]["path"]))
+        self.rootfs = validate.rootfs_path(config, bundle)
         self.container = containers.Container(runtime, directory, {})
         self.launched: launch.Launched | None = None
         self.worker: worker.Worker | None = None
@@ -194,6 +195,7 @@ class Creation:
             self.set_up_process(launched, home)
         except CtrError as error:
             raise error.within(CONTEXT) from None
+        self.record_prepared()
         self.announce(launched)
         return Created(self.container, launched, self.console_master)
 
@@ -214,6 +216,7 @@ class Creation:
             "oci_version": self.config["ociVersion"],
             "init_process_pid": 0,
             "init_process_start": 0,
+            "prepared": False,
             "created": utc_now(),
             "rootless": self.runtime.rootless_euid and self.runtime.rootless_cgroups,
             "bundle": self.bundle,
@@ -237,6 +240,11 @@ class Creation:
             namespace_paths=namespace_paths(launched.pid),
             external_descriptors=console.describe_stdio(),
         )
+        self.container.directory.save(self.container.state)
+
+    def record_prepared(self) -> None:
+        """Writes down that only `start` is missing."""
+        self.container.state["prepared"] = True
         self.container.directory.save(self.container.state)
 
     # -- cgroups

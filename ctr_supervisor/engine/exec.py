@@ -7,7 +7,7 @@ from ctr_common.errors import ConfigError, CtrError, WrongState
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import CLONE_NEWUSER
-from ctr_common.spec import namespaces, users
+from ctr_common.spec import namespaces, users, validate
 from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine import create, launch, settings
 from ctr_supervisor.engine.runtime import Runtime
@@ -89,6 +89,8 @@ def exec_process(runtime: Runtime, container_id: str, process: "Process", option
         raise WrongState("cannot exec in a container that is still being created")
     if not process.get("args"):
         raise ConfigError("process args cannot be empty", json_path=".args")
+    for warning in validate.check_process(process, container.config, rootless=runtime.rootless_euid):
+        runtime.warn(warning)
     create.check_terminal(process, options.detach, options.console_socket)
     if options.preserve_fds:
         launch.check_preserved_fds(options.preserve_fds)

@@ -29,7 +29,7 @@ def features() -> "dict[str, Any]":
     Returns:
         a new object, valid against features-schema.json.
     """
-    from ctr_supervisor.cli.version import VERSION
+    from ctr_common.version import VERSION
 
     seccomp, libseccomp = _seccomp()
     annotations = {"org.ctrun.version": VERSION}

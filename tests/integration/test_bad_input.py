@@ -43,7 +43,7 @@ def adding(*path: Any) -> Callable[[Config], None]:
 
 
 CASES: dict[str, tuple[Callable[[Config], None], str]] = {
-    "wrong type": (setting("process", "args", 1, 7), ".process.args[1]"),
+    "wrong type": (setting("process", "args", ["true", 7]), ".process.args[1]"),
     "args no list": (setting("process", "args", "true"), ".process.args"),
     "no args": (setting("process", "args", []), "args"),
     "relative cwd": (setting("process", "cwd", "tmp"), "ust be an absolute path"),

@@ -1,6 +1,6 @@
 """Read-only and masked paths.
 
-Paths at and below /proc and /sys are taken without symlinks. What covers a file is a device that was checked to be the
+/proc and /sys themselves are taken without symlinks, and from there no symlink leads out again. What covers a file is a device that was checked to be the
 real null device, by the fd that is then mounted (CVE-2025-31133).
 """
 
@@ -16,6 +16,8 @@ from ctr_common.kernel.constants import (
     MOUNT_ATTR_RDONLY,
     MS_RDONLY,
     OPEN_TREE_CLONE,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
 )
 from ctr_init import attach, filesystem, resolve, rootfs
 from ctr_init.setup import Piece
@@ -50,12 +52,18 @@ def _open(setup: "Setup", path: str) -> int:
     """O_PATH fd of what to cover; -1 if there is nothing.
 
     Raises:
-        OSError: ELOOP where a symlink stands in the place of a part of /proc or /sys.
+        OSError: ELOOP, EXDEV where a symlink stands in the place of /proc or /sys, or leads out of it.
     """
     path = resolve.clean(path)
-    strict = path.startswith(("/proc/", "/sys/"))
+    top, _, below = path[1:].partition("/")
     try:
-        return (resolve.open_strict if strict else resolve.open_path)(setup.root, path)
+        if top not in ("proc", "sys") or not below:
+            return resolve.open_path(setup.root, path)
+        directory = resolve.open_strict(setup.root, top)
+        try:
+            return _kernel.openat2(directory, below, os.O_PATH, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(directory)
     except FileNotFoundError:
         return -1
 

@@ -71,6 +71,7 @@ class WaitingContainer:
         arguments.update(plan)
         self.plan = SetupPlan(**arguments)
         self.home: str | None = None
+        self.worker_pid = 0
         self.console: tuple[int, int] | None = None
 
     def __enter__(self) -> WaitingContainer:
@@ -107,6 +108,7 @@ class WaitingContainer:
             CtrError: what the worker reported.
         """
         started = worker.start(self.plan)
+        self.worker_pid = started.pid
         try:
             with Channel(started.fd, "setup worker") as channel:
                 while True:

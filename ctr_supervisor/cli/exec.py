@@ -186,9 +186,9 @@ def check_process(process: "Process") -> None:
         ConfigError: it is missing or relative.
     """
     if not process.get("cwd"):
-        raise ConfigError("Cwd property must not be empty", json_path=".cwd")
+        raise ConfigError("Cwd property must not be empty")
     if not os.path.isabs(process["cwd"]):
-        raise ConfigError("Cwd must be an absolute path", json_path=".cwd")
+        raise ConfigError("Cwd must be an absolute path")
 
 
 def check_cgroups(cgroups: "list[str]") -> None:

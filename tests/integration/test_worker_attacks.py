@@ -54,9 +54,8 @@ def without_mounts(*destinations: str) -> Mutator:
 
 
 def refused(bundle: Path, text: str, **plan: Any) -> CtrError:
-    with WaitingContainer(bundle, **plan) as container:
-        with pytest.raises(CtrError, match=text) as failure:
-            container.set_up()
+    with WaitingContainer(bundle, **plan) as container, pytest.raises(CtrError, match=text) as failure:
+        container.set_up()
     return failure.value
 
 
@@ -120,9 +119,7 @@ def test_a_symlink_above_a_procfs_is_no_way_either(bundle: Bundles):
 @pytest.mark.parametrize(
     ("fstype", "source"), [("tmpfs", "tmpfs"), ("bind", "/etc"), ("bind", "/etc/passwd"), ("mqueue", "mqueue")]
 )
-def test_a_symlinked_destination_stays_in_the_root(
-    bundle: Bundles, outside: Path, form: str, fstype: str, source: str
-):
+def test_a_symlinked_destination_stays_in_the_root(bundle: Bundles, outside: Path, form: str, fstype: str, source: str):
     made = bundle(with_mount("/trap/below/it", source, fstype))
     (made / "rootfs/trap").symlink_to(form.format(outside))
     with WaitingContainer(made) as container:

@@ -199,9 +199,11 @@ def test_a_relative_source_starts_at_the_bundle(bundle: Bundles):
 
 
 def test_a_missing_source_is_named_with_its_place(bundle: Bundles):
-    with WaitingContainer(bundle(with_bind("/does/not/exist", "bind"))) as container:
-        with pytest.raises(CtrError) as failure:
-            container.set_up()
+    with (
+        WaitingContainer(bundle(with_bind("/does/not/exist", "bind"))) as container,
+        pytest.raises(CtrError) as failure,
+    ):
+        container.set_up()
     assert failure.value.json_path == ".mounts[7]"
     assert 'error mounting "/does/not/exist" to rootfs at "/opt/x"' in str(failure.value)
     assert str(failure.value).endswith("no such file or directory")
@@ -211,15 +213,16 @@ def test_a_directory_is_not_mounted_on_a_file(bundle: Bundles):
     def mutate(config: Config) -> None:
         config["mounts"].append({"destination": "/bin/busybox", "type": "bind", "source": "/etc", "options": ["bind"]})
 
-    with WaitingContainer(bundle(mutate)) as container:
-        with pytest.raises(CtrError, match="source is a directory and destination is not a directory"):
-            container.set_up()
+    with (
+        WaitingContainer(bundle(mutate)) as container,
+        pytest.raises(CtrError, match="source is a directory and destination is not a directory"),
+    ):
+        container.set_up()
 
 
 def test_a_filesystem_says_which_option_it_does_not_know(bundle: Bundles):
-    with WaitingContainer(bundle(with_tmpfs("nonsense=1"))) as container:
-        with pytest.raises(CtrError) as failure:
-            container.set_up()
+    with WaitingContainer(bundle(with_tmpfs("nonsense=1"))) as container, pytest.raises(CtrError) as failure:
+        container.set_up()
     text = str(failure.value)
     assert "nonsense" in text
     assert "type=tmpfs" in text
@@ -230,9 +233,8 @@ def test_an_unknown_filesystem_is_named(bundle: Bundles):
     def mutate(config: Config) -> None:
         config["mounts"].append({"destination": "/tmp", "type": "nosuchfs", "source": "none"})
 
-    with WaitingContainer(bundle(mutate)) as container:
-        with pytest.raises(CtrError, match="type=nosuchfs") as failure:
-            container.set_up()
+    with WaitingContainer(bundle(mutate)) as container, pytest.raises(CtrError, match="type=nosuchfs") as failure:
+        container.set_up()
     assert str(failure.value).endswith("no such device")
 
 
@@ -398,9 +400,11 @@ def test_an_idmapped_mount_without_mappings_takes_those_of_the_container(bundle:
 
 
 def test_an_idmapped_mount_needs_mappings_from_somewhere(bundle: Bundles):
-    with WaitingContainer(bundle(with_bind("/etc", "bind", "idmap"))) as container:
-        with pytest.raises(CtrError, match="needs a container with a user namespace"):
-            container.set_up()
+    with (
+        WaitingContainer(bundle(with_bind("/etc", "bind", "idmap"))) as container,
+        pytest.raises(CtrError, match="needs a container with a user namespace"),
+    ):
+        container.set_up()
 
 
 def in_mapped_user_namespace(config: Config) -> None:

@@ -21,9 +21,18 @@ if __name__ == "__main__":
 
 from ctr_common.channel import Channel, Message  # noqa: E402
 from ctr_common.kernel import _kernel  # noqa: E402
-from ctr_common.kernel.constants import CLONE_NEWCGROUP, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER  # noqa: E402
+from ctr_common.kernel.constants import (  # noqa: E402
+    CLONE_NEWCGROUP,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    PR_SET_DUMPABLE,
+    PR_SET_PDEATHSIG,
+    SIGKILL,
+)
 from ctr_common.spec import namespaces  # noqa: E402
 from ctr_init import worker  # noqa: E402
+from ctr_init.join import become_root  # noqa: E402
 from ctr_init.plan import SetupPlan  # noqa: E402
 
 TIMEOUT = 20.0
@@ -34,15 +43,17 @@ class WaitingContainer:
 
     Args:
         bundle: directory with config.json and the root file system.
+        uid: who the process, and later the worker, is on the host; not 0 for a rootless engine.
         plan: further arguments of the SetupPlan.
     """
 
-    def __init__(self, bundle: Path, **plan: Any) -> None:
+    def __init__(self, bundle: Path, uid: int = 0, **plan: Any) -> None:
         self.bundle = bundle
+        self.uid = uid
         self.config = json.loads((bundle / "config.json").read_text())
         flags = namespaces.clone_flags(self.config)
         self.process = subprocess.Popen(
-            [sys.executable, __file__, str(flags)],
+            [sys.executable, __file__, str(flags), str(uid)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -67,6 +78,7 @@ class WaitingContainer:
             "cgroup_paths": {},
             "cgroup_mode": "hybrid",
             "own_cgroup_ns": bool(flags & CLONE_NEWCGROUP),
+            "rootless": uid != 0,
         }
         arguments.update(plan)
         self.plan = SetupPlan(**arguments)
@@ -122,6 +134,25 @@ class WaitingContainer:
                     channel.send(_kernel.MSG_ACKNOWLEDGED)
         finally:
             os.waitpid(started.pid, 0)
+
+    def set_up_as_user(self) -> str:
+        """Runs the worker for an engine that is the container's user; returns what failed, or an empty string."""
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            text = ""
+            try:
+                become(self.uid)
+                self.set_up()
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+            os.write(writing, text.encode())
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading) as told:
+            text = told.read()
+        os.waitpid(pid, 0)
+        return text
 
     def _answer(self, message: Message, hooks: Callable[[], None]) -> None:
         if message.type == _kernel.MSG_CONSOLE:
@@ -179,26 +210,40 @@ def parse_mountinfo(text: str) -> list[Mount]:
     return [Mount(line) for line in text.splitlines()]
 
 
-def _wait_in_namespaces(flags: int) -> None:
+def become(uid: int) -> None:
+    """Drops to an ordinary user, who may look at their own processes as after a login."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    _kernel.prctl(PR_SET_DUMPABLE, 1)
+
+
+def _wait_in_namespaces(flags: int, uid: int) -> None:
+    if uid:
+        become(uid)
     if flags & CLONE_NEWUSER:
         _kernel.unshare(flags)
         print("unshared", flush=True)
         sys.stdin.readline()
-        os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        become_root()
     else:
         _kernel.unshare(flags)
+    reading, writing = os.pipe()
     pid = os.fork() if flags & CLONE_NEWPID else 0
     if pid:
+        os.close(writing)
+        os.read(reading, 1)
         print(pid, flush=True)
         os.waitpid(pid, 0)
         return
-    _kernel.prctl(1, 9)  # PR_SET_PDEATHSIG: it ends with its parent
+    _kernel.prctl(PR_SET_PDEATHSIG, SIGKILL)
+    # A rootless engine's worker may join by pidfd only a process that it may trace (setns(2)).
+    _kernel.prctl(PR_SET_DUMPABLE, 1)
     # Opened before anything is pivoted: joining it again leads to its root of then.
     own_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     if not flags & CLONE_NEWPID:
         print(os.getpid(), flush=True)
+    os.close(writing)
     line = sys.stdin.readline()
     if line:
         argv = json.loads(line)
@@ -208,4 +253,4 @@ def _wait_in_namespaces(flags: int) -> None:
 
 
 if __name__ == "__main__":
-    _wait_in_namespaces(int(sys.argv[1]))
+    _wait_in_namespaces(int(sys.argv[1]), int(sys.argv[2]))

@@ -34,9 +34,7 @@ def test_options_too_long_for_fsconfig_go_through_mount():
 
 
 def test_mappings_become_lines_of_a_map():
-    lines = idmap.map_text(
-        [{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 5, "size": 10}]
-    )
+    lines = idmap.map_text([{"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 1, "hostID": 5, "size": 10}])
     assert lines == b"0 1000 1\n1 5 10\n"
 
 

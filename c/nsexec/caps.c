@@ -1,8 +1,8 @@
-#include <string.h>
 #include "caps.h"
 
 #include <linux/capability.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 

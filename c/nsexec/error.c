@@ -65,14 +65,20 @@ void log_line(const char *format, ...)
         return; /* ignoring: a debug line is not worth a container */
 }
 
+/* The last resort: whether it is read can't matter any more. */
+static void say(const char *text)
+{
+    ssize_t written = write(STDERR_FILENO, text, strlen(text));
+
+    (void)written;
+}
+
 void *allocate(size_t size)
 {
     void *memory = calloc(1, size ? size : 1);
 
     if (!memory) {
-        static const char text[] = "ctr-init: out of memory\n";
-        if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
-            _exit(1);
+        say("ctr-init: out of memory\n");
         _exit(1);
     }
     return memory;
@@ -164,8 +170,7 @@ void fail_with(const struct failure *failure)
     if (report_fd < 0 || !send_failure(failure)) {
         auto_free char *text = failure_text(failure);
         auto_free char *line = format_text("%s\n", text);
-        if (write(STDERR_FILENO, line, strlen(line)) < 0)
-            _exit(1);
+        say(line);
     }
     _exit(1);
 }

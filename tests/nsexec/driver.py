@@ -49,6 +49,15 @@ def rlimit(resource: int, soft: int, hard: int) -> Attribute:
     return ("RLIMIT", struct.pack("=IIQQ", resource, 0, soft, hard))
 
 
+def memfd(data: bytes, *, sealed: bool = True) -> int:
+    """What an INDIRECT message comes with."""
+    fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    if sealed:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return fd
+
+
 class Driver:
     """One start of ctr-init; a context manager that leaves neither process nor fd.
 
@@ -98,7 +107,7 @@ class Driver:
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        statuses = [self._reap(self.stage_0), self._reap(self.pid)]
+        statuses = [self.reap(self.stage_0), self.reap(self.pid)]
         for fd in (self.output, self.null, self.pidfd, *self.fds):
             if fd >= 0:
                 os.close(fd)
@@ -108,11 +117,12 @@ class Driver:
         assert b"Sanitizer" not in self.stderr and b"runtime error" not in self.stderr, self.stderr.decode()
         assert 99 not in statuses
 
-    def _reap(self, pid: int) -> int:
-        """Exit code; negative signal. Only called when the end is certain or forced."""
+    @staticmethod
+    def reap(pid: int) -> int:
+        """Exit code, negative for a signal; 0 for what was reaped before. Fails the test when the process hangs."""
         if pid <= 0:
             return 0
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             if not select.select([pidfd], [], [], TIMEOUT)[0]:
                 os.kill(pid, signal.SIGKILL)
@@ -186,11 +196,11 @@ class Driver:
     def wait(self) -> int:
         """Exit code of the container process, negative for a signal."""
         pid, self.pid = self.pid, 0
-        return self._reap(pid)
+        return self.reap(pid)
 
     def read_output(self) -> str:
         """All that the process writes until its end."""
-        parts = []
+        parts: list[bytes] = []
         while select.select([self.output], [], [], TIMEOUT)[0]:
             part = os.read(self.output, 65536)
             if not part:

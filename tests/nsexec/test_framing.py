@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import socket
@@ -12,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.nsexec import tlv
-from tests.nsexec.driver import Driver, Failed, Gone, shell
+from tests.nsexec.driver import Driver, Failed, Gone, memfd, shell
 
 pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
 
@@ -21,14 +20,6 @@ CLONE_FLAGS = tlv.ATTRIBUTES["CLONE_FLAGS"][0]
 UIDMAP = tlv.ATTRIBUTES["UIDMAP"][0]
 
 Start = Callable[..., Driver]
-
-
-def memfd(data: bytes, *, sealed: bool = True) -> int:
-    fd = os.memfd_create("message", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, data)
-    if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
-    return fd
 
 
 @pytest.mark.parametrize(
@@ -46,7 +37,10 @@ def memfd(data: bytes, *, sealed: bool = True) -> int:
         (tlv.raw_message(BOOTSTRAP, struct.pack("=II", 4, CLONE_FLAGS)), "attribute length out of bounds"),
         (tlv.raw_message(BOOTSTRAP, struct.pack("=II", 0, CLONE_FLAGS)), "attribute length out of bounds"),
         (tlv.raw_message(BOOTSTRAP, struct.pack("=II", 16, CLONE_FLAGS)), "attribute length out of bounds"),
-        (tlv.raw_message(BOOTSTRAP, struct.pack("=II", 0xFFFFFFFF, UIDMAP) + b"abcd"), "attribute length out of bounds"),
+        (
+            tlv.raw_message(BOOTSTRAP, struct.pack("=II", 0xFFFFFFFF, UIDMAP) + b"abcd"),
+            "attribute length out of bounds",
+        ),
         (tlv.raw_message(BOOTSTRAP, tlv.attribute(9999, b"")), "unknown attribute"),
         (tlv.raw_message(BOOTSTRAP, tlv.attribute(CLONE_FLAGS, b"1234")), "attribute of a wrong size"),
         (tlv.message("BOOTSTRAP", [("SETGROUPS_DENY", 2)]), "attribute that is not a bool"),
@@ -113,10 +107,7 @@ def test_a_long_message_comes_in_a_sealed_memfd(ready: Callable[..., Driver]) ->
     ],
 )
 def test_an_indirect_message_is_checked_before_it_is_read(start: Start, size: int, sealed: bool, text: str) -> None:
-    fd = memfd(b"", sealed=False)
-    os.ftruncate(fd, size)
-    if sealed:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    fd = memfd(bytes(size), sealed=sealed)
     driver = start()
     driver.send_raw(tlv.raw_message(tlv.MESSAGES["INDIRECT"], b""), [fd])
     os.close(fd)
@@ -192,6 +183,6 @@ def test_mutated_messages_end_in_an_error_or_are_understood(start: Start, seed: 
     for _ in range(generator.randint(1, 6)):
         data[generator.randrange(len(data))] = generator.choice([0, 1, 4, 8, 0x7F, 0x80, 0xFF])
     driver = start()
-    driver.send_raw(data)
+    driver.send_raw(bytes(data))
     with pytest.raises((Failed, Gone)):
         driver.receive()

@@ -75,7 +75,11 @@ def test_all_namespaces_are_made_at_once(ready: Ready) -> None:
 def test_the_id_maps_are_written_and_the_process_is_root_in_them(ready: Ready) -> None:
     driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *ROOT_MAP)
     output = driver.run(["/bin/cat", "/proc/self/uid_map", "/proc/self/gid_map", "/proc/self/setgroups"])
-    assert [line.split() for line in output.splitlines()] == [["0", "100000", "65536"], ["0", "200000", "65536"], ["allow"]]
+    assert [line.split() for line in output.splitlines()] == [
+        ["0", "100000", "65536"],
+        ["0", "200000", "65536"],
+        ["allow"],
+    ]
 
 
 def test_becoming_root_leaves_no_group_behind(ready: Ready) -> None:
@@ -114,8 +118,10 @@ def test_the_mapping_tools_get_the_pid_and_the_map(ready: Ready, directory: Path
         tool.write_text(f'#!/bin/sh\necho "{name}map $*" >>{directory}/calls\necho "$2 $3 $4" >/proc/$1/{name}_map\n')
         tool.chmod(0o755)
     driver = ready(
-        ("CLONE_FLAGS", CLONE_NEWUSER), *ROOT_MAP,
-        ("NEWUIDMAP", str(directory / "uidmap")), ("NEWGIDMAP", str(directory / "gidmap")),
+        ("CLONE_FLAGS", CLONE_NEWUSER),
+        *ROOT_MAP,
+        ("NEWUIDMAP", str(directory / "uidmap")),
+        ("NEWGIDMAP", str(directory / "gidmap")),
     )
     calls = (directory / "calls").read_text().splitlines()
     assert calls == [f"gidmap {driver.pid} 0 200000 65536", f"uidmap {driver.pid} 0 100000 65536"]
@@ -338,9 +344,7 @@ class TestUnprivileged:
 
     def test_time_offsets_can_be_set(self, ready: Ready) -> None:
         flags = CLONE_NEWUSER | CLONE_NEWTIME
-        driver = ready(
-            ("CLONE_FLAGS", flags), *self.MAP, ("TIME_OFFSETS", "boottime 2000000 0\n"), prefix=self.PREFIX
-        )
+        driver = ready(("CLONE_FLAGS", flags), *self.MAP, ("TIME_OFFSETS", "boottime 2000000 0\n"), prefix=self.PREFIX)
         assert float(driver.run(["/bin/cat", "/proc/uptime"]).split()[0]) > 2_000_000
 
     def test_a_worker_of_the_same_user_can_join_by_pidfd(self, ready: Ready) -> None:

@@ -15,8 +15,7 @@ INLINE_MAX = 65536
 _text = PROTOCOL.read_text()
 MESSAGES = {name: int(number) for name, number in re.findall(r"^CTR_MESSAGE\((\w+), (\d+),", _text, re.M)}
 ATTRIBUTES = {
-    name: (int(number), kind)
-    for name, number, kind in re.findall(r"^CTR_ATTRIBUTE\((\w+), (\d+), (\w+),", _text, re.M)
+    name: (int(number), kind) for name, number, kind in re.findall(r"^CTR_ATTRIBUTE\((\w+), (\d+), (\w+),", _text, re.M)
 }
 _message_names = {number: name for name, number in MESSAGES.items()}
 _attribute_names = {number: (name, kind) for name, (number, kind) in ATTRIBUTES.items()}

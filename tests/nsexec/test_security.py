@@ -1,0 +1,231 @@
+"""Attacks of the past, and deaths at bad moments."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.nsexec.driver import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    Attribute,
+    Driver,
+    Failed,
+    command,
+    shell,
+)
+
+pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
+
+NOBODY = 65534
+
+Start = Callable[..., Driver]
+Ready = Callable[..., Driver]
+
+
+def is_dumpable(pid: int) -> bool:
+    """Whether the process's files belong to its user; those of a process that is not dumpable are root's."""
+    return os.stat(f"/proc/{pid}/environ").st_uid != 0
+
+
+class TestDumpable:
+    """CVE-2016-9962: a process on its way into a container must not be traced from inside."""
+
+    MAP: tuple[Attribute, ...] = (("UIDMAP", "0 100000 10"), ("GIDMAP", "0 100000 10"), ("BECOME_ROOT", 1))
+
+    def test_the_process_is_not_dumpable_while_it_waits_for_settings(self, ready: Ready) -> None:
+        driver = ready(("CLONE_FLAGS", CLONE_NEWUSER | CLONE_NEWTIME), *self.MAP, ("TIME_OFFSETS", "boottime 5 0"))
+        assert not is_dumpable(driver.pid)
+
+    def test_the_process_is_not_dumpable_while_it_waits_for_start(self, ready: Ready, directory: Path) -> None:
+        os.mkfifo(directory / "fifo")
+        fd = os.open(directory / "fifo", os.O_PATH)
+        driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *self.MAP)
+        driver.settings(*command("/bin/true"), ("UID", 5), ("GID", 5), ("FIFO_FD", 0), fds=[fd])
+        os.close(fd)
+        assert not is_dumpable(driver.pid)
+
+    def test_the_process_is_not_dumpable_after_the_change_of_user(self, ready: Ready, directory: Path) -> None:
+        os.mkfifo(directory / "fifo")
+        fd = os.open(directory / "fifo", os.O_PATH)
+        driver = ready()
+        driver.settings(*command("/bin/true"), ("UID", NOBODY), ("GID", NOBODY), ("FIFO_FD", 0), fds=[fd])
+        os.close(fd)
+        assert not is_dumpable(driver.pid)
+
+    def test_the_program_is_dumpable_again(self, ready: Ready) -> None:
+        read, write = os.pipe()
+        driver = ready(stdin=read)
+        driver.settings(*command("/bin/cat"), ("UID", NOBODY), ("GID", NOBODY))
+        driver.executed()
+        assert is_dumpable(driver.pid)
+        os.close(read)
+        os.close(write)
+
+    def test_an_unprivileged_process_is_dumpable_for_its_worker_only(self, ready: Ready, directory: Path) -> None:
+        os.mkfifo(directory / "fifo", 0o666)
+        (directory / "fifo").chmod(0o622)
+        fd = os.open(directory / "fifo", os.O_PATH)
+        prefix = ("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
+        maps = [("UIDMAP", f"0 {NOBODY} 1"), ("GIDMAP", f"0 {NOBODY} 1"), ("SETGROUPS_DENY", 1), ("BECOME_ROOT", 1)]
+        driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *maps, ("ROOTLESS_EUID", 1), prefix=prefix)
+        assert is_dumpable(driver.pid)
+        driver.settings(*command("/bin/true"), ("FIFO_FD", 0), fds=[fd])
+        os.close(fd)
+        assert not is_dumpable(driver.pid)
+
+
+class TestWorkingDirectory:
+    """CVE-2024-21626: a working directory outside of the container's root."""
+
+    def test_a_directory_of_the_host_reached_through_a_fd_is_noticed(
+        self, ready: Ready, directory: Path, busybox_rootfs: Path
+    ) -> None:
+        root = directory / "root"
+        root.mkdir()
+        # a fd of the host that was preserved by mistake
+        driver = ready(("CLONE_FLAGS", CLONE_NEWNS), preserve=[host := os.open("/usr", os.O_PATH)])
+        os.close(host)
+        script = (
+            f"mount --make-rprivate / && mount --bind {busybox_rootfs} {root} && mkdir -p {root}/proc"
+            f" && mount -t proc proc {root}/proc && cd {root} && mkdir -p old && pivot_root . old && umount -l old"
+        )
+        subprocess.run(["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script], check=True, timeout=20)
+        pairs = [*command("/bin/busybox", "true"), ("CWD", "/proc/self/fd/3"), ("PRESERVE_FDS", 1)]
+        driver.send("SETTINGS", pairs)
+        with pytest.raises(Failed, match="outside of container mount namespace root"):
+            driver.receive()
+
+    def test_a_directory_that_was_removed_is_noticed(self, ready: Ready, directory: Path) -> None:
+        gone = directory / "gone"
+        gone.mkdir()
+        driver = ready(preserve=[fd := os.open(gone, os.O_PATH)])
+        os.close(fd)
+        gone.rmdir()
+        driver.send("SETTINGS", [*command("/bin/true"), ("CWD", "/proc/self/fd/3"), ("PRESERVE_FDS", 1)])
+        with pytest.raises(Failed, match="possible container breakout detected"):
+            driver.receive()
+
+
+class TestProcfs:
+    """CVE-2019-16884, CVE-2019-19921: a false /proc in the container."""
+
+    def fake_proc(self, driver: Driver) -> None:
+        script = (
+            "mount --make-rprivate / && mount -t tmpfs none /proc"
+            " && mkdir -p /proc/thread-self/attr /proc/self/attr"
+            " && touch /proc/thread-self/attr/exec /proc/self/attr/exec"
+        )
+        enter = ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script]
+        subprocess.run(enter, check=True, timeout=20)
+
+    @pytest.mark.parametrize("attribute", ["APPARMOR", "SELINUX"])
+    def test_a_label_is_never_written_to_a_file_of_the_container(self, ready: Ready, attribute: str) -> None:
+        driver = ready(("CLONE_FLAGS", CLONE_NEWNS))
+        self.fake_proc(driver)
+        driver.send("SETTINGS", [*command("/bin/true"), (attribute, "label")])
+        # this host has neither module, and its own procfs says so
+        with pytest.raises(Failed) as failure:
+            driver.receive()
+        assert failure.value["PATH"] == "/proc/thread-self/attr/exec"
+        assert failure.value["ERRNO"] in {22, 2}
+
+    def test_the_fifo_is_opened_although_the_container_has_a_false_proc(self, ready: Ready, directory: Path) -> None:
+        os.mkfifo(directory / "fifo")
+        fd = os.open(directory / "fifo", os.O_PATH)
+        driver = ready(("CLONE_FLAGS", CLONE_NEWNS | CLONE_NEWPID))
+        self.fake_proc(driver)
+        driver.settings(*command("/bin/echo", "fine"), ("FIFO_FD", 0), fds=[fd])
+        os.close(fd)
+        assert (directory / "fifo").read_bytes() == b"0"
+        assert driver.read_output() == "fine\n"
+
+    def test_stage_0_refuses_a_proc_that_is_none(self, binaries: dict[str, Path]) -> None:
+        prefix = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'mount -t tmpfs none /proc && exec "$0"']
+        with Driver(binaries["static"], prefix=prefix) as driver:
+            driver.send("BOOTSTRAP")
+            with pytest.raises(Failed, match="/proc is not a procfs"):
+                driver.receive()
+
+    def test_stage_0_refuses_a_directory_of_a_procfs_in_place_of_its_root(self, binaries: dict[str, Path]) -> None:
+        prefix = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", 'mount --bind /proc/sys /proc && exec "$0"']
+        with Driver(binaries["static"], prefix=prefix) as driver:
+            driver.send("BOOTSTRAP")
+            with pytest.raises(Failed, match="/proc is not a procfs"):
+                driver.receive()
+
+    def test_a_mount_over_a_file_of_proc_is_not_written_to(self, binaries: dict[str, Path], directory: Path) -> None:
+        fake = directory / "fake"
+        fake.touch()
+        script = f'mount --bind {fake} /proc/$$/oom_score_adj && exec "$0"'
+        with Driver(binaries["static"], prefix=["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script]) as driver:
+            driver.send("BOOTSTRAP", [("OOM_SCORE_ADJ", "5")])
+            with pytest.raises(Failed) as failure:
+                driver.receive()
+        assert failure.value["ERRNO"] == 18
+        assert fake.read_text() == ""
+
+
+class TestDeathOfTheEngine:
+    def test_before_the_bootstrap(self, start: Start) -> None:
+        driver = start()
+        driver.socket.close()
+        assert driver.reap(driver.stage_0) == 1
+
+    def test_before_go(self, start: Start) -> None:
+        driver = start()
+        driver.bootstrap(("CLONE_FLAGS", CLONE_NEWPID))
+        driver.socket.close()
+        assert driver.wait() == 1
+
+    def test_with_an_unread_go(self, start: Start) -> None:
+        driver = start()
+        driver.bootstrap(("CLONE_FLAGS", CLONE_NEWPID))
+        driver.send("GO")
+        driver.socket.close()
+        assert driver.wait() == 1
+
+    def test_before_the_settings(self, ready: Ready) -> None:
+        driver = ready(("CLONE_FLAGS", CLONE_NEWPID | CLONE_NEWNS))
+        driver.socket.close()
+        assert driver.wait() == 1
+
+    def test_while_the_settings_are_dealt_with(self, ready: Ready) -> None:
+        driver = ready()
+        driver.send("SETTINGS", shell("true"))
+        driver.socket.close()
+        assert driver.wait() in {0, 1}
+
+    def test_of_stage_0_before_the_process_was_released(self, start: Start, directory: Path) -> None:
+        tool = directory / "tool"
+        tool.write_text(f"#!/bin/sh\necho $1 >{directory}/pid\nkill -9 $PPID\n")
+        tool.chmod(0o755)
+        driver = start()
+        maps = [("UIDMAP", "0 0 1"), ("GIDMAP", "0 0 1"), ("NEWGIDMAP", str(tool))]
+        driver.send("BOOTSTRAP", [("CLONE_FLAGS", CLONE_NEWUSER), *maps])
+        assert driver.reap(driver.stage_0) == -9
+        assert driver.reap(int((directory / "pid").read_text())) == 1
+
+
+def test_the_binary_can_run_from_a_sealed_memfd_cve_2019_5736(binaries: dict[str, Path]) -> None:
+    import fcntl
+    import shutil
+
+    memfd = os.memfd_create("ctr-init", os.MFD_ALLOW_SEALING)
+    with open(binaries["static"], "rb") as source, os.fdopen(os.dup(memfd), "wb") as target:
+        shutil.copyfileobj(source, target)
+    fcntl.fcntl(memfd, fcntl.F_ADD_SEALS, 0xF)
+    os.set_inheritable(memfd, False)
+    with Driver(Path(f"/proc/{os.getpid()}/fd/{memfd}")) as driver:
+        driver.bootstrap(("CLONE_FLAGS", CLONE_NEWPID))
+        driver.go()
+        with pytest.raises(OSError):
+            os.open(f"/proc/{driver.pid}/exe", os.O_WRONLY)
+        driver.run(["/bin/true"])
+    os.close(memfd)

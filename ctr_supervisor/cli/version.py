@@ -26,7 +26,7 @@ def libseccomp_version() -> str:
         from ctr_common.kernel import _seccomp
     except ImportError:
         return ""
-    return _seccomp.version()
+    return ".".join(map(str, _seccomp.version()))
 
 
 def show() -> int:

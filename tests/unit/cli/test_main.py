@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ctr_common.errors import CtrError
-from ctr_supervisor.cli import features, main, output, version
+from ctr_common.version import SPEC_VERSION, VERSION
+from ctr_supervisor.cli import features, main, output
 
 ROOT = Path(__file__).parents[3]
 
@@ -96,19 +97,19 @@ def test_two_forms_of_a_global_flag_are_refused(capfd):
 def test_the_version_has_the_shape_that_engines_parse(arguments, capfd):
     assert main.main(arguments) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == f"ctrun version {version.VERSION}"
+    assert lines[0] == f"ctrun version {VERSION}"
     assert sum("version" in line for line in lines) == 1
     assert all(": " in line for line in lines[1:])
 
 
 def test_the_version_is_that_of_the_package():
-    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == version.VERSION
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
 
 
 def test_the_specification_is_the_one_of_the_engine():
     from ctr_supervisor.engine.container import OCI_VERSION
 
-    assert version.SPEC_VERSION == OCI_VERSION
+    assert SPEC_VERSION == OCI_VERSION
 
 
 def test_errors_go_to_the_log_file_and_plainly_to_standard_error(tmp_path, capfd):

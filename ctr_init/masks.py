@@ -1,7 +1,7 @@
 """Read-only and masked paths.
 
-/proc and /sys themselves are taken without symlinks, and from there no symlink leads out again. What covers a file is a device that was checked to be the
-real null device, by the fd that is then mounted (CVE-2025-31133).
+/proc and /sys themselves are taken without symlinks, and from there no symlink leads out again. What covers a file is
+a device that was checked to be the real null device, by the fd that is then mounted (CVE-2025-31133).
 """
 
 import errno

@@ -18,7 +18,11 @@ def pieces(plan: "SetupPlan") -> "list[Piece]":
 
 
 def file_of(key: str) -> str:
-    """Path of a parameter relative to /proc."""
+    """Path of a parameter relative to /proc.
+
+    Raises:
+        ValueError: it would lead out of /proc/sys.
+    """
     return "sys/" + sysctl.path(key)
 
 
@@ -30,8 +34,12 @@ def write(setup: "Setup", argument: "tuple[str, str]") -> None:
     """
     key, value = argument
     try:
-        proc.write(setup, file_of(key), value.encode())
+        path = file_of(key)
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+    try:
+        proc.write(setup, path, value.encode())
     except OSError as error:
         raise SetupError(
-            f"cannot write {value!r} to sysctl {key}", path=f"/proc/{file_of(key)}", errno=error.errno or 0
+            f"cannot write {value!r} to sysctl {key}", path=f"/proc/{path}", errno=error.errno or 0
         ) from None

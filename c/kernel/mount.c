@@ -2,6 +2,8 @@
 #include "kernel.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -120,12 +122,22 @@ static PyObject *kernel_fsopen(PyObject *self, PyObject *args, PyObject *keyword
     return kernel_fd_result(syscall(SYS_fsopen, name, flags | KERNEL_FSOPEN_CLOEXEC), "fsopen", name);
 }
 
-/* The messages that the kernel left in a filesystem context, "e " and the like included, joined by "; ". */
+/* A failed call may have been given another kind of fd: reading a socket would take its data, or wait for some. */
+static bool is_context(int fd)
+{
+    char path[32], target[32];
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(path, target, sizeof target);
+    return length == sizeof "anon_inode:[fscontext]" - 1 &&
+           memcmp(target, "anon_inode:[fscontext]", (size_t)length) == 0;
+}
+
+/* The messages that the kernel left in a filesystem context, without their severity, joined by "; ". */
 static void read_context_log(int fd, char *log, size_t size)
 {
     size_t used = 0;
     log[0] = '\0';
-    for (;;) {
+    while (is_context(fd)) {
         char line[512];
         ssize_t length = read(fd, line, sizeof line - 1);
         if (length <= 0)

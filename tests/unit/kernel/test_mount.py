@@ -107,6 +107,18 @@ def test_fsconfig_failures_carry_the_message_of_the_kernel() -> None:
     assert raised.value.syscall == "fsconfig"  # type: ignore[attr-defined]
 
 
+def test_fsconfig_on_another_kind_of_fd_does_not_read_from_it() -> None:
+    here, there = _kernel.socketpair()
+    try:
+        _kernel.sendmsg(there, b"kept")
+        with pytest.raises(OSError, match="Invalid"):
+            _kernel.fsconfig(here, k.FSCONFIG_SET_FLAG, "ro")
+        assert _kernel.recvmsg(here, 10)[0] == b"kept"
+    finally:
+        os.close(here)
+        os.close(there)
+
+
 @pytest.mark.needs_root
 def test_a_tmpfs_is_made_attached_changed_and_unmounted_by_fd(directory: Path) -> None:
     def work() -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ PREFIX = f"ctrtest-{os.getpid()}-"
 serial = itertools.count(1)
 
 unexpected_skips: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Lets a run that is told to end clean up as one that is interrupted from the keyboard."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

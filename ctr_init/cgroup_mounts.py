@@ -14,7 +14,7 @@ from ctr_common.kernel.constants import (
     MS_REC,
 )
 from ctr_common.spec.mount_options import MountOptions
-from ctr_init import attach, bind, filesystem, resolve
+from ctr_init import attach, bind, filesystem, guard, resolve
 from ctr_init.requests import MountRequest
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ def mount_v2(setup: "Setup", request: MountRequest) -> None:
     plan = setup.plan
     destination, _ = resolve.create(setup.root, request.destination)
     try:
+        guard.check(setup.root, destination, request.destination, -1)
         try:
             mounted = filesystem.new_mount(
                 "cgroup2", request.source, filesystem.split_data(request.options.data), request.options.flags
@@ -58,6 +59,7 @@ def mount_v1(setup: "Setup", request: MountRequest) -> None:
     plan = setup.plan
     destination, _ = resolve.create(setup.root, request.destination)
     try:
+        guard.check(setup.root, destination, request.destination, -1)
         # Not attached until it has its directories and links.
         top = filesystem.new_mount("tmpfs", "tmpfs", _tmpfs_data(setup), DEFAULT_FLAGS)
         attach.attach(top, destination)

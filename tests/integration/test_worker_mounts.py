@@ -450,6 +450,31 @@ def test_in_a_user_namespace_a_read_only_bind_keeps_the_flags_that_the_host_lock
         subprocess.run(["umount", source], check=True, timeout=10)
 
 
+def test_on_a_unified_hierarchy_cgroup2_is_mounted(bundle: Bundles):
+    with WaitingContainer(bundle(with_cgroup_namespace), cgroup_mode="unified") as container:
+        found = one(container.set_up().mountinfo(), "/sys/fs/cgroup")
+    assert found.type == "cgroup2"
+    assert {"ro", "nosuid", "nodev", "noexec"} <= found.options
+
+
+def test_where_cgroup2_may_not_be_mounted_the_containers_cgroup_is_bound(bundle: Bundles):
+    points = [m.point for m in parse_mountinfo(Path("/proc/self/mountinfo").read_text()) if m.type == "cgroup2"]
+    plan: dict[str, Any] = {"cgroup_mode": "unified", "own_cgroup_ns": True, "cgroup_paths": {"": points[-1]}}
+    with WaitingContainer(bundle(with_user_namespace), **plan) as container:
+        found = one(container.set_up().mountinfo(), "/sys/fs/cgroup")
+    assert found.type == "cgroup2"
+    assert "ro" in found.options
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "unified"])
+def test_cgroups_are_not_mounted_over_proc(bundle: Bundles, mode: str):
+    def mutate(config: Config) -> None:
+        config["mounts"][-1]["destination"] = "/proc"
+
+    with WaitingContainer(bundle(mutate), cgroup_mode=mode) as container, pytest.raises(CtrError, match="of type proc"):
+        container.set_up()
+
+
 def test_sysfs_is_bound_where_it_may_not_be_mounted(bundle: Bundles):
     def mutate(config: Config) -> None:
         in_mapped_user_namespace(config)

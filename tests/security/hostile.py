@@ -10,7 +10,9 @@ from typing import Any
 
 from tests.security import racing
 from tests.support.bundles import Config, Mutator
+from tests.support.leaks import reap
 from tests.support.runtime import Runtime
+from tests.support.waiting import until
 
 FOREVER = ["sleep", "1000"]
 
@@ -21,7 +23,8 @@ for process in /proc/[0-9]*; do
     [ "$pid" != $$ ] && read -r name 2>/dev/null <$process/comm || continue
     readlink $process/exe >/dev/null 2>&1 && echo "$pid $name exe"
     readlink $process/cwd >/dev/null 2>&1 && echo "$pid $name cwd"
-    ls $process/fd/ >/dev/null 2>&1 && echo "$pid $name fd"
+    # root may list the numbers of any process in /proc; what stands behind them is another matter
+    ls -l $process/fd/ 2>/dev/null | grep -q -e '->' && echo "$pid $name fd"
     ls $process/root/ >/dev/null 2>&1 && echo "$pid $name root"
     cat $process/environ >/dev/null 2>&1 && echo "$pid $name environ"
     dd if=$process/mem bs=1 count=0 >/dev/null 2>&1 && echo "$pid $name mem"
@@ -117,6 +120,21 @@ def joining(kind: str, pid: int) -> Mutator:
     return mutate
 
 
+def end(ctrun: Runtime, container: str) -> None:
+    """Kills and deletes a container, and buries its processes: they may be this process's children by now.
+
+    The first process of a pid namespace does not end before the others there are buried (pid_namespaces(7)).
+    """
+    ctrun("kill", container, "KILL")
+
+    def stopped() -> bool:
+        reap(set())
+        return ctrun.status(container) in ("stopped", "")
+
+    until("end of the container", stopped)
+    ctrun("delete", "--force", container).ok()
+
+
 @contextmanager
 def running(ctrun: Runtime, bundle: Path, container: str) -> Iterator[dict[str, Any]]:
     """A container that runs in the background; its OCI state."""
@@ -124,7 +142,7 @@ def running(ctrun: Runtime, bundle: Path, container: str) -> Iterator[dict[str, 
     try:
         yield ctrun.state(container)
     finally:
-        ctrun("delete", "--force", container)
+        end(ctrun, container)
 
 
 @contextmanager
@@ -134,7 +152,7 @@ def created(ctrun: Runtime, bundle: Path, container: str) -> Iterator[dict[str, 
     try:
         yield ctrun.state(container)
     finally:
-        ctrun("delete", "--force", container)
+        end(ctrun, container)
 
 
 def change_config(bundle: Path, mutate: Mutator) -> None:

@@ -40,6 +40,8 @@ COMMON = {
 BY_MACHINE = {
     "x86_64": {
         "open": (2, 0),
+        "stat": (4, 0),
+        "chdir": (80, 0),
         "mkdir": (83, 0),
         "symlink": (88, 1),
         "mknod": (133, 0),
@@ -60,6 +62,7 @@ BY_MACHINE = {
         "umount2": (39, 0),
         "mount": (40, 1),
         "pivot_root": (41, -1),
+        "chdir": (49, 0),
         "openat": (56, 1),
     },
 }
@@ -135,8 +138,8 @@ class Outcome:
         self.stops = stops
 
     def __repr__(self) -> str:
-        calls = "\n".join(f"  {index} {stop.name} {stop.path}" for index, stop in enumerate(self.stops))
-        return f"exit status {self.code}\nstdout:\n{self.out}\nstderr:\n{self.err}\ncalls:\n{calls}"
+        calls = "\n".join(f"  {index} {stop.name} {stop.path}" for index, stop in list(enumerate(self.stops))[-60:])
+        return f"exit status {self.code}\nstdout:\n{self.out}\nstderr:\n{self.err}\nlast calls:\n{calls}"
 
 
 def run(argv: Sequence[str | Path], at_stop: Callable[[int, Stop], None], limit: float = 20) -> Outcome:

@@ -83,7 +83,7 @@ def test_the_id_maps_are_written_and_the_process_is_root_in_them(ready: Ready) -
 
 
 def test_becoming_root_leaves_no_group_behind(ready: Ready) -> None:
-    driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *ROOT_MAP)
+    driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *ROOT_MAP, prefix=["/usr/bin/setpriv", "--groups=7,200008"])
     status = Path(f"/proc/{driver.pid}/status").read_text()
     assert "Uid:\t100000\t100000\t100000\t100000\n" in status
     assert "Gid:\t200000\t200000\t200000\t200000\n" in status

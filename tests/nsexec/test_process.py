@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -318,7 +319,8 @@ class TestFds:
         os.mkfifo(directory / "fifo")
         fd = os.open(directory / "fifo", os.O_PATH)
         extra = os.open("/", os.O_PATH)
-        driver = ready(("CLONE_FLAGS", CLONE_NEWNS))
+        # one comes with a message, the other was left open by the engine
+        driver = ready(("CLONE_FLAGS", CLONE_NEWNS), preserve=[extra])
         driver.settings(*command("/bin/true"), ("FIFO_FD", 0), fds=[fd, extra])
         os.close(fd)
         os.close(extra)
@@ -340,9 +342,13 @@ class TestStdio:
         status = os.fstat(file)
         assert (status.st_uid, status.st_gid) == (1234, os.getegid())
 
-    def test_dev_null_stays_root_s(self, ready: Ready) -> None:
-        ready().run(["/bin/true"], ("UID", 1234), ("GID", 5678))
-        assert os.stat("/dev/null").st_uid == 0
+    def test_a_null_device_keeps_its_owner(self, ready: Ready, directory: Path) -> None:
+        null = directory / "null"
+        os.mknod(null, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        fd = os.open(null, os.O_RDWR)
+        ready(stdin=fd).run(["/bin/true"], ("UID", 1234), ("GID", 5678))
+        os.close(fd)
+        assert null.stat().st_uid == 0
 
     def test_closed_stdio_is_filled_with_dev_null(self, binaries: dict[str, Path], directory: Path) -> None:
         script = directory / "closed"

@@ -55,6 +55,9 @@ def _set_pid_namespace_of_children(plan: "SetupPlan") -> int:
     """An fd of the own pid namespace, to return to; -1 if it has to be entered later."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
+        # The way back first: root of a user namespace may enter the container's pid namespace, but not return to its
+        # own, which belongs to the user namespace outside.
+        _kernel.setns(own, CLONE_NEWPID)
         _kernel.setns(plan.pidfd, CLONE_NEWPID)
     except OSError:
         # Rootless, or before Linux 5.8: join_namespaces does it from inside the user namespace, or says what is wrong.

@@ -32,8 +32,11 @@ def create_cpuset(path: str, resources: "Resources") -> None:
         CgroupError: it can't be made, or the configuration asks for cpus that there are not.
     """
     files.make(path)
-    with files.Directory(path, "cpuset") as directory:
-        cpuset(directory, resources)
+    if (resources.get("cpu") or {}).get("cpus") or (resources.get("cpu") or {}).get("mems"):
+        # First above: a cgroup has only what its parent has.
+        _inherit_cpuset(os.path.dirname(path))
+        with files.Directory(path, "cpuset") as directory:
+            cpuset(directory, resources)
     _inherit_cpuset(path)
 
 

@@ -346,6 +346,7 @@ def run_by_hand(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([SETUP, *arguments], capture_output=True, text=True, timeout=20, check=False)
 
 
+@pytest.mark.needs_ctr_init
 def test_a_dry_run_prints_every_step(bundle: Bundles):
     done = run_by_hand("--dry-run", bundle())
     assert done.returncode == 0, done.stderr
@@ -354,12 +355,14 @@ def test_a_dry_run_prints_every_step(bundle: Bundles):
     assert done.stdout.splitlines()[-1].endswith("report: look up the user's home directory, tell the engine")
 
 
+@pytest.mark.needs_ctr_init
 def test_a_dry_run_prints_json(bundle: Bundles):
     done = run_by_hand("--dry-run", "--format", "json", bundle())
     entries = json.loads(done.stdout)
     assert {"step": "set host name", "detail": "testhost", "json_path": ".hostname"} in entries
 
 
+@pytest.mark.needs_ctr_init
 def test_the_worker_can_be_run_on_any_waiting_process(bundle: Bundles):
     with WaitingContainer(bundle()) as container:
         done = run_by_hand("--pid", str(container.pid), "--console", container.bundle)
@@ -368,12 +371,14 @@ def test_the_worker_can_be_run_on_any_waiting_process(bundle: Bundles):
         assert container.shell("hostname") == "testhost\n"
 
 
+@pytest.mark.needs_ctr_init
 def test_by_hand_a_failure_is_one_line(bundle: Bundles):
     done = run_by_hand("--pid", "999999999", bundle())
     assert done.returncode == 1
     assert done.stderr == "ctr-init-setup: pidfd_open: no such process\n"
 
 
+@pytest.mark.needs_ctr_init
 def test_help_is_printed_and_a_wrong_flag_refused():
     assert run_by_hand("--help").stdout.startswith("usage: ctr-init-setup")
     done = run_by_hand("--nonsense")

@@ -414,6 +414,8 @@ class Creation:
             if self.options.console_socket:
                 console.send_fd(self.options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
             else:
+                # Before the process can ask for it.
+                console.copy_window_size(0, owned.fileno())
                 self.console_master = Fd(owned.take())
 
     def reap_worker(self) -> None:

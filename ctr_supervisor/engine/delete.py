@@ -1,7 +1,6 @@
 """`delete`: nothing of a container is left: no process, cgroup, state; works from any half-made state, any number of times."""
 
 import os
-import select
 
 from ctr_common import hooks
 from ctr_common.errors import ContainerNotFound, CtrError, StateError, WrongState
@@ -9,10 +8,8 @@ from ctr_common.spec.validate import validate_id
 from ctr_common.state import StateDir
 from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine.kill import SIGKILL, has_own_pid_namespace, send
+from ctr_supervisor.engine.launch import KILL_TIMEOUT, poll_readable
 from ctr_supervisor.engine.runtime import Runtime
-
-# A process that does not end this long after SIGKILL is in a system call that can't be interrupted.
-KILL_TIMEOUT = 10.0
 
 
 def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
@@ -66,9 +63,7 @@ def end(container: containers.Container) -> None:
             send(container, SIGKILL)
         except WrongState:
             return
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(KILL_TIMEOUT * 1000):
+        if not poll_readable(pidfd, KILL_TIMEOUT):
             raise CtrError(f"container init still running {KILL_TIMEOUT:g} seconds after SIGKILL: pid {container.pid}")
     finally:
         os.close(pidfd)

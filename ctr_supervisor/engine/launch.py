@@ -7,6 +7,7 @@
 """
 
 import os
+import select
 
 from ctr_common import paths
 from ctr_common.bootstrap import text, u32, u64
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 BOOTSTRAP_TIMEOUT = 60.0
 # After its settings the process may wait for a slow disk (execve of a cold binary), never for a person.
 SETTINGS_TIMEOUT = 120.0
+
+# A process that does not end this long after SIGKILL is in a system call that can't be interrupted.
+KILL_TIMEOUT = 10.0
 
 FIRST_FREE_FD = 3
 FD_CLOEXEC = 1
@@ -112,15 +116,28 @@ class Launched:
                 _kernel.pidfd_send_signal(self.pidfd.fileno(), 9)
             except OSError:
                 pass
-            try:
-                self.wait()
-            except ChildProcessError:
-                self.reaped = True
+            # The end of a pid namespace waits until every process in it is reaped, also those that are not ours to reap.
+            if poll_readable(self.pidfd.fileno(), KILL_TIMEOUT):
+                try:
+                    self.wait()
+                except ChildProcessError:
+                    self.reaped = True
 
     def close(self) -> None:
         """Lets go of it; it goes on."""
         self.channel.close()
         self.pidfd.close()
+
+
+def poll_readable(fd: int, timeout: float) -> bool:
+    """Waits for an fd; False if nothing came of it.
+
+    Args:
+        timeout: seconds.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def with_fds(

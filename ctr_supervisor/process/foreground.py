@@ -118,7 +118,6 @@ class Relay:
         self.output_open = True
         self.to_container = bytearray()
         os.set_blocking(master, False)
-        console.copy_window_size(0, master)
         self.raw = console.RawMode(0)
 
     def register(self, poll: "select.poll") -> None:

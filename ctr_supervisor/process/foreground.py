@@ -118,6 +118,8 @@ class Relay:
         self.output_open = True
         self.to_container = bytearray()
         os.set_blocking(master, False)
+        # Once more: the user's window wins over a size in the configuration.
+        self.resize()
         self.raw = console.RawMode(0)
 
     def register(self, poll: "select.poll") -> None:

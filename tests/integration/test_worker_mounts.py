@@ -348,10 +348,9 @@ def test_the_root_has_the_propagation_that_is_asked_for(bundle: Bundles, name: s
 
 def test_a_mount_made_in_a_shared_root_does_not_reach_the_host(bundle: Bundles):
     made = bundle(with_propagation("rshared"))
-    before = Path("/proc/self/mountinfo").read_text()
     with WaitingContainer(made) as container:
         container.set_up()
-        assert Path("/proc/self/mountinfo").read_text() == before
+        assert str(made) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_idmapped_mounts_translate_owners(bundle: Bundles, directory: Path):

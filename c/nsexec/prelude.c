@@ -173,9 +173,10 @@ void prelude_run(int socket, int inherited_end)
     prctl(PR_SET_NAME, "ctr-init:0");
     set_dumpable(false);
     signals_prepare();
+    /* before anything that can fail: who sends to a socket that closed already gets no chance to read why */
+    message_expect(socket, MSG_BOOTSTRAP, &message);
     context.proc = proc_open_root();
     fds_close_on_exec(context.proc, 3);
-    message_expect(socket, MSG_BOOTSTRAP, &message);
     bootstrap_read(&message, &context.bootstrap);
     message_release(&message);
     log_to(context.bootstrap.log, "ctr-init:0");

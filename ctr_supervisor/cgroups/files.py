@@ -23,6 +23,9 @@ CGROUP_MAGICS = (CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC)
 PROCS_TRIES = 5
 PROCS_PAUSE = 0.03
 
+# Steps down a path, those included that have to be taken again because another container's end removed a directory.
+MAKE_TRIES = 1000
+
 # Removing waits for dying processes to leave: 1, 2, 4 … 512 ms, about a second in all.
 REMOVE_TRIES = 11
 REMOVE_FIRST_PAUSE = 0.001
@@ -170,21 +173,43 @@ def read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def make(path: str) -> None:
+def make(path: str) -> list[str]:
     """Makes a cgroup with the ones above it; fine if it is there.
 
+    Returns:
+        The cgroups that were not there before, the topmost first.
+
     Raises:
-        CgroupError: it can't be made.
+        CgroupError: it can't be made; none is left then.
     """
-    try:
+    made: list[str] = []
+    missing = [path]
+    for _ in range(MAKE_TRIES):
+        current = missing.pop()
         try:
-            os.mkdir(path, 0o755)
+            os.mkdir(current, 0o755)
+            made.append(current)
+        except FileExistsError:
+            pass
         except FileNotFoundError:
-            os.makedirs(path, 0o755, exist_ok=True)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise failure(error, "mkdir", path, ".linux.cgroupsPath") from None
+            # Also when somebody just removed it because it was empty.
+            missing += [current, os.path.dirname(current)]
+        except OSError as error:
+            unmake(made)
+            raise failure(error, "mkdir", current, ".linux.cgroupsPath") from None
+        if not missing:
+            return made
+    unmake(made)
+    raise CgroupError("gave up making", path=path, json_path=".linux.cgroupsPath")
+
+
+def unmake(made: list[str]) -> None:
+    """Removes cgroups that were made on the way to a container's, if nobody else uses them by now."""
+    for path in reversed(made):
+        try:
+            os.rmdir(path)
+        except OSError:
+            continue
 
 
 def enter(path: str, pid: int) -> None:

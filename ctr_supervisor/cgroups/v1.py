@@ -23,7 +23,7 @@ class Manager:
         chosen: the configuration asks for these paths, so that to do without is an error.
     """
 
-    __slots__ = ("_chosen", "_resources", "_rootless", "_somebody_elses", "paths")
+    __slots__ = ("_chosen", "_made", "_resources", "_rootless", "_somebody_elses", "paths")
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Manager:
         self._resources: Resources = resources or {}
         self._chosen = chosen
         self._somebody_elses = False
+        self._made: list[str] = []
 
     def _main(self) -> str:
         """The cgroup that speaks for all; in which a container has all its processes."""
@@ -51,10 +52,9 @@ class Manager:
         self._check_unused()
         for controller, path in list(self.paths.items()):
             try:
+                self._made += files.make(path)
                 if controller == "cpuset":
-                    v1_resources.create_cpuset(path, self._resources)
-                else:
-                    files.make(path)
+                    v1_resources.prepare_cpuset(path, self._resources)
             except CgroupError as error:
                 self._do_without(controller, error)
 
@@ -152,6 +152,7 @@ class Manager:
         """Removes the cgroups."""
         if not self._somebody_elses:
             files.remove(self.paths.values())
+            files.unmake(self._made)
 
     def oom_kill_count(self) -> int:
         """Processes killed for lack of memory."""

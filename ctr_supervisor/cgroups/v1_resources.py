@@ -22,16 +22,15 @@ RESOURCES = ".linux.resources"
 # -- cpuset
 
 
-def create_cpuset(path: str, resources: "Resources") -> None:
-    """Makes a cpuset cgroup that processes can enter: it and all above it have cpus and memory nodes.
+def prepare_cpuset(path: str, resources: "Resources") -> None:
+    """Makes sure that processes can enter a cpuset cgroup: it and all above it have cpus and memory nodes.
 
     A new one has none. What the configuration does not give comes from the cgroup above; only that, and not
     cgroup.clone_children, gets along with cpuset.cpu_exclusive.
 
     Raises:
-        CgroupError: it can't be made, or the configuration asks for cpus that there are not.
+        CgroupError: the configuration asks for cpus that there are not.
     """
-    files.make(path)
     if (resources.get("cpu") or {}).get("cpus") or (resources.get("cpu") or {}).get("mems"):
         # First above: a cgroup has only what its parent has.
         _inherit_cpuset(os.path.dirname(path))

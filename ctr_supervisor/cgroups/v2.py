@@ -26,7 +26,7 @@ class Manager:
         chosen: the configuration asks for this path, so that to do without is an error.
     """
 
-    __slots__ = ("_chosen", "_resources", "_rootless", "_somebody_elses", "paths")
+    __slots__ = ("_chosen", "_made", "_resources", "_rootless", "_somebody_elses", "paths")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Manager:
         self._resources: Resources = resources or {}
         self._chosen = chosen
         self._somebody_elses = False
+        self._made: list[str] = []
 
     def _path(self) -> str:
         return self.paths.get("", "")
@@ -74,7 +75,6 @@ class Manager:
 
     def _create(self) -> None:
         """Makes it from the top down, since a controller is only there if each cgroup above hands it on."""
-        made: list[str] = []
         with files.Directory(CGROUP_ROOT) as root:
             controllers = root.read("cgroup.controllers").split()
         current = CGROUP_ROOT
@@ -82,20 +82,14 @@ class Manager:
             for name in self._path()[len(CGROUP_ROOT) + 1 :].split("/"):
                 _enable(current, controllers)
                 current = join(current, name)
-                try:
-                    os.mkdir(current, 0o755)
-                    made.append(current)
-                except FileExistsError:
-                    pass
-                except OSError as error:
-                    raise files.failure(error, "mkdir", current, ".linux.cgroupsPath") from None
+                made = files.make(current)
+                self._made += made
+                for above in made[:-1]:  # removed by somebody since we passed it, and made again
+                    _enable(above, controllers)
                 self._check_type(current)
         except CgroupError:
-            for path in reversed(made):
-                try:
-                    os.rmdir(path)
-                except OSError:
-                    break
+            files.unmake(self._made)
+            self._made = []
             raise
 
     def _check_type(self, path: str) -> None:
@@ -212,6 +206,7 @@ class Manager:
         """Removes the cgroup."""
         if not self._somebody_elses:
             files.remove(self.paths.values())
+            files.unmake(self._made)
 
     def oom_kill_count(self) -> int:
         """Processes killed for lack of memory."""
@@ -251,7 +246,9 @@ def _enable(path: str, controllers: list[str]) -> None:
             return
         try:
             directory.write("cgroup.subtree_control", " ".join(missing))
-        except CgroupError:
+        except CgroupError as error:
+            if error.errno in files.DENIED:
+                return
             # All or nothing: one that a threaded cgroup can't have, or that was not handed on to us, spoils the rest.
             for controller in missing:
                 try:

@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctr_common.errors import CgroupError
 from ctr_supervisor.cgroups import hierarchies, manager
-from tests.support.cgroups import Sandbox, await_end, config, gone, sandbox
+from tests.support.cgroups import Sandbox, as_nobody, await_end, config, gone, sandbox
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_cgroup_v1]
@@ -369,28 +370,128 @@ def test_kill_for_lack_of_memory_is_counted(box):
     assert cgroups.oom_kill_count() == 1
 
 
-def test_rootless_does_without_cgroups_that_may_not_be_made(monkeypatch):
-    def denied(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "denied")
-
-    cgroups = manager.for_container({"linux": {}}, "ctrtest-none", rootless_cgroups=True)
-    monkeypatch.setattr(os, "mkdir", denied)
+def test_failed_creation_leaves_no_cgroups_above_either(box):
+    cgroups = box.manager("a/b/c", memory={"limit": 10**7, "swap": 5 * 10**6})
     cgroups.create()
-    assert cgroups.paths == {}
-    cgroups.apply(os.getpid())
-    cgroups.set({"devices": [{"allow": False}]})
-    with pytest.raises(CgroupError, match="cannot set pids limit: container could not join or create cgroup"):
-        cgroups.set({"pids": {"limit": 5}})
-    assert (cgroups.exists(), cgroups.pids(), cgroups.frozen()) == (False, [], False)
+    with pytest.raises(CgroupError):
+        cgroups.set({"memory": {"limit": 10**7, "swap": 5 * 10**6}})
     cgroups.destroy()
+    assert not any(os.path.exists(path) for path in box.paths())
 
 
-def test_rootless_does_not_do_without_a_path_that_was_asked_for(monkeypatch):
-    def denied(*_: object) -> None:
-        raise PermissionError(errno.EACCES, "denied")
-
-    cgroups = manager.for_container(config("/ctrtest-none"), "x", rootless_cgroups=True)
-    monkeypatch.setattr(os, "mkdir", denied)
+def test_path_that_no_cgroup_can_have_leaves_nothing(box):
+    cgroups = box.manager("a/b\nc")
     with pytest.raises(CgroupError) as caught:
         cgroups.create()
-    assert caught.value.errno == errno.EACCES
+    assert (caught.value.errno, caught.value.json_path) == (errno.EINVAL, ".linux.cgroupsPath")
+    assert not any(os.path.exists(path) for path in box.paths())
+
+
+def test_rootless_does_without_cgroups_that_may_not_be_made():
+    def run() -> None:
+        cgroups = manager.for_container({"linux": {}}, "ctrtest-none", rootless_cgroups=True)
+        cgroups.create()
+        assert cgroups.paths == {}
+        cgroups.apply(os.getpid())
+        cgroups.add_pid(os.getpid())
+        cgroups.set({"devices": [{"allow": False}]})
+        with pytest.raises(CgroupError, match="cannot set pids limit: container could not join or create cgroup"):
+            cgroups.set({"pids": {"limit": 5}})
+        with pytest.raises(CgroupError, match="the container has no freezer cgroup"):
+            cgroups.freeze()
+        assert (cgroups.exists(), cgroups.pids(), cgroups.frozen()) == (False, [], False)
+        cgroups.kill(signal.SIGKILL)
+        cgroups.destroy()
+
+    as_nobody(run)
+
+
+def test_rootless_does_not_do_without_a_path_that_was_asked_for():
+    def run() -> None:
+        cgroups = manager.for_container(config("/ctrtest-none"), "x", rootless_cgroups=True)
+        with pytest.raises(CgroupError) as caught:
+            cgroups.create()
+        assert caught.value.errno == errno.EACCES
+
+    as_nobody(run)
+
+
+LIMITS: list[dict[str, Any]] = [
+    {},
+    {"devices": [{"allow": False, "access": "rwm"}]},
+    {"devices": [{"allow": True, "access": "rwm"}]},
+    {
+        "devices": [
+            {"allow": False, "access": "rwm"},
+            {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"},
+            {"allow": True, "type": "b", "major": 7, "access": "rw"},
+        ]
+    },
+    {"memory": {"limit": 1 << 26, "swap": 1 << 27, "reservation": 1 << 25, "swappiness": 7, "disableOOMKiller": True}},
+    {"memory": {"limit": 1 << 26}},
+    {"memory": {"limit": -1}},
+    {"memory": {"limit": 1 << 26, "swap": -1, "kernel": 5, "useHierarchy": True, "checkBeforeUpdate": True}},
+    {"cpu": {"shares": 300, "quota": 30000, "period": 70000, "cpus": "0", "mems": "0"}},
+    {"cpu": {"quota": -1}},
+    {"pids": {"limit": 33}},
+    {"pids": {"limit": -1}},
+    {"pids": {"limit": 0}},
+    {
+        "blockIO": {
+            "weight": 300,
+            "throttleReadBpsDevice": [{"major": 254, "minor": 0, "rate": 1 << 20}],
+            "throttleWriteIOPSDevice": [{"major": 254, "minor": 0, "rate": 100}],
+        }
+    },
+]
+# What changes by itself, or is different in each cgroup.
+COUNTERS = (
+    "usage",
+    "stat",
+    "numa",
+    "procs",
+    "tasks",
+    "events",
+    "current",
+    "slabinfo",
+    "pressure",
+    "serv",
+    "failcnt",
+    "peak",
+    "threads",
+)
+
+
+def settings(paths: dict[str, str]) -> dict[str, str]:
+    """What can be read in a container's cgroups, less what is counted there."""
+    found = {}
+    for controller, path in paths.items():
+        for name in os.listdir(path):
+            file = Path(path, name)
+            if file.is_file() and file.stat().st_mode & 0o400 and not any(word in name for word in COUNTERS):
+                try:
+                    text = file.read_text()
+                except OSError:
+                    continue
+                found[f"{controller}/{name}"] = "".join(sorted(text.splitlines(keepends=True)))
+    return found
+
+
+@pytest.mark.needs_runc
+@pytest.mark.parametrize("resources", LIMITS, ids=str)
+def test_settings_are_runc_s(box, resources, bundle, runc, new_container_id):
+    def mutate(config: dict[str, Any]) -> None:
+        config["linux"]["cgroupsPath"] = f"{box.top}/runc"
+        config["linux"]["resources"] = resources
+
+    container = new_container_id()
+    runc("create", "-b", str(bundle(mutate)), container).ok()
+    try:
+        theirs = box.manager("runc")
+        ours = box.manager("ours", **resources)
+        ours.create()
+        ours.set(resources)
+        ours.apply(box.process().pid)
+        assert settings(ours.paths) == settings(theirs.paths)
+    finally:
+        runc("delete", "-f", container)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pickle
 import select
 import subprocess
 import sys
@@ -143,33 +142,53 @@ def await_end(children: list[subprocess.Popen[str]]) -> None:
     until("processes end", lambda: all(gone(child.pid) for child in children))
 
 
-def in_v2_view(test: Callable[[Sandbox], None]) -> None:
-    """Runs a test in a child for which /sys/fs/cgroup is a cgroup v2 mount, with what controllers it has.
-
-    The controllers that the test makes the top cgroup hand on are taken back.
-    """
+def in_child(test: Callable[[], None]) -> None:
+    """Runs a test in a child of its own, so that it may give up privileges."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         status = 1
         try:
             os.close(reader)
-            problem = _problem_of(test)
-            os.write(writer, pickle.dumps(problem))
+            try:
+                test()
+                problem = ""
+            except BaseException:
+                problem = traceback.format_exc()
+            os.write(writer, problem.encode())
             status = 0
         finally:
             os._exit(status)
     os.close(writer)
     with os.fdopen(reader, "rb") as file:
-        data = file.read()
+        problem = file.read().decode()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    problem = pickle.loads(data)
     if problem:
         raise AssertionError(problem)
 
 
-def _problem_of(test: Callable[[Sandbox], None]) -> str:
-    try:
+NOBODY = 65534
+
+
+def as_nobody(test: Callable[[], None]) -> None:
+    """Runs a test in a child without privileges."""
+
+    def run() -> None:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+        test()
+
+    in_child(run)
+
+
+def in_v2_view(test: Callable[[Sandbox], None]) -> None:
+    """Runs a test in a child for which /sys/fs/cgroup is a cgroup v2 mount, with what controllers it has.
+
+    The controllers that the test makes the top cgroup hand on are taken back.
+    """
+
+    def run() -> None:
         _kernel.unshare(CLONE_NEWNS)
         _kernel.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
         _kernel.umount2("/sys/fs/cgroup", MNT_DETACH)
@@ -183,9 +202,8 @@ def _problem_of(test: Callable[[Sandbox], None]) -> str:
         finally:
             for added in set(control.read_text().split()) - before:
                 control.write_text(f"-{added}")
-    except BaseException:
-        return traceback.format_exc()
-    return ""
+
+    in_child(run)
 
 
 class CloneArguments(ctypes.Structure):

@@ -313,7 +313,12 @@ def _remove_now(path: str) -> "OSError | None":
         return None
     except OSError as error:
         problem = error
-    os.close(open_directory(path))
+    try:
+        os.close(open_directory(path))
+    except CgroupError as gone:
+        if gone.errno != errno.ENOENT:
+            raise
+        return None
     for current in reversed(below(path)):
         try:
             os.rmdir(current)

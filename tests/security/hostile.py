@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,14 +152,6 @@ def created(ctrun: Runtime, bundle: Path, container: str) -> Iterator[dict[str, 
         yield ctrun.state(container)
     finally:
         end(ctrun, container)
-
-
-def change_config(bundle: Path, mutate: Mutator) -> None:
-    """Changes a bundle that was made already."""
-    file = bundle / "config.json"
-    config = json.loads(file.read_text())
-    mutate(config)
-    file.write_text(json.dumps(config))
 
 
 class Race:

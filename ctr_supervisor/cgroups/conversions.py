@@ -10,7 +10,7 @@ def cpu_weight(shares: int) -> int:
     """The v2 cpu.weight (1 to 10000) for v1 shares (2 to 262144).
 
     The curve goes through (2, 1), (1024, 100), (262144, 10000), so that the default stays the default. It is the one
-    of runc 1.4 and crun 1.23; older ones had a straight line, which made 39 of the default 1024.
+    of current runtimes; older ones, runc 1.1 among them, had a straight line, which made 39 of the default 1024.
 
     Args:
         shares: 0 stands for "not given".

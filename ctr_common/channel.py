@@ -106,7 +106,9 @@ def error_attributes(error: CtrError) -> "list[tuple[int, bytes]]":
     """A failure as the attributes of an ERROR message."""
     data = error.as_dict()
     attributes = [
-        (number, bootstrap.text(str(data[field]).replace("\0", "\\0"))) for number, field in ERROR_FIELDS if field in data
+        (number, bootstrap.text(str(data[field]).replace("\0", "\\0")))
+        for number, field in ERROR_FIELDS
+        if field in data
     ]
     if error.errno:
         attributes.append((_kernel.ATTR_ERR_ERRNO, bootstrap.u32(error.errno)))

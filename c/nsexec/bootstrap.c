@@ -139,3 +139,8 @@ void bootstrap_read(struct message *message, struct bootstrap *bootstrap)
     }
     check_bootstrap(bootstrap);
 }
+
+uint64_t bootstrap_late_namespaces(const struct bootstrap *bootstrap)
+{
+    return CLONE_NEWCGROUP | CLONE_NEWTIME | (bootstrap->clone_flags & CLONE_NEWUSER ? CLONE_NEWIPC : 0);
+}

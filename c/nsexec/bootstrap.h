@@ -50,4 +50,7 @@ struct bootstrap {
 /* Reads the message and takes its fds; ends the process on an attribute that does not belong there. */
 void bootstrap_read(struct message *message, struct bootstrap *bootstrap);
 
+/* Which kinds of new namespaces the container process makes itself, after its id maps and cgroups are right. */
+uint64_t bootstrap_late_namespaces(const struct bootstrap *bootstrap);
+
 #endif

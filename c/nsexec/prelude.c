@@ -98,10 +98,11 @@ static const char *clone_hint(int number)
 static pid_t clone_container(const struct bootstrap *bootstrap, int *pidfd, bool *in_cgroup)
 {
     /*
-     * A new cgroup namespace takes the cgroup at that moment for its root, and clone3 has no offsets for a new time
-     * namespace: the container process makes these two itself, after GO.
+     * A new cgroup namespace takes the cgroup at that moment for its root, clone3 has no offsets for a new time
+     * namespace, and the root of an IPC namespace's mqueue belongs to whoever made it, who is nobody in a user namespace
+     * that has no maps yet: the container process makes these itself, after GO.
      */
-    uint64_t flags = (bootstrap->clone_flags & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) | CLONE_PARENT;
+    uint64_t flags = (bootstrap->clone_flags & ~bootstrap_late_namespaces(bootstrap)) | CLONE_PARENT;
 
     if (bootstrap->cgroup >= 0) {
         pid_t pid = clone_once(flags, bootstrap->cgroup, pidfd);

@@ -90,10 +90,13 @@ static void become_namespace_root(const struct context *context)
     set_dumpable(context->unprivileged);
 }
 
-static void make_cgroup_namespace(const struct context *context)
+static void make_late_namespaces(const struct context *context)
 {
-    if (context->bootstrap.clone_flags & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)
-        fail(.step = "make cgroup namespace", .syscall = "unshare", .number = errno);
+    uint64_t flags = context->bootstrap.clone_flags & bootstrap_late_namespaces(&context->bootstrap);
+
+    flags &= ~(uint64_t)CLONE_NEWTIME; /* needs its offsets */
+    if (flags && unshare((int)flags) < 0)
+        fail(.step = "make namespaces", .syscall = "unshare", .number = errno);
 }
 
 static void write_time_offsets(const struct context *context)
@@ -156,7 +159,7 @@ static void enter_namespaces(const struct context *context)
     become_namespace_root(context);
     if (context->bootstrap.new_session)
         make_session();
-    make_cgroup_namespace(context);
+    make_late_namespaces(context);
     make_time_namespace(context);
     leave_working_directory();
 }

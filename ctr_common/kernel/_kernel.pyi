@@ -161,7 +161,7 @@ def read_signalfd(fd: int) -> tuple[int, int, int]:
 def bpf_prog_load(
     prog_type: int,
     insns: bytes,
-    license: str = "GPL",  # noqa: A002 - the kernel's name for it
+    license: str = "GPL",
     name: str = "",
     attach_type: int = 0,
 ) -> int:

@@ -64,9 +64,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     from ctr_supervisor.engine import container
     from ctr_supervisor.engine import exec as engine
 
-    container_id = arguments.rest[0]
-    runtime = surroundings.runtime()
-    found = container.load(runtime, container_id)
+    found = container.load(surroundings.runtime(), arguments.rest[0])
     path = arguments.string("process")
     if path:
         from ctr_common.spec.load import load_process
@@ -85,7 +83,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
         ignore_paused=arguments.boolean("ignore-paused"),
         cgroup=arguments.strings("cgroup"),
     )
-    return engine.exec_process(runtime, container_id, process, options)
+    return engine.exec_process(found, process, options)
 
 
 def merge_process(config_process: "Process", arguments: "Arguments") -> "Process":

@@ -9,7 +9,7 @@ import time
 
 from ctr_common import fastjson, hooks
 from ctr_common.bootstrap import boolean, text, u32
-from ctr_common.errors import ConfigError, CtrError, WrongState
+from ctr_common.errors import ConfigError, CtrError, InitError, ProtocolError, WrongState
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import (
@@ -194,10 +194,23 @@ class Creation:
             home = self.set_up_namespaces(launched)
             self.set_up_process(launched, home)
         except CtrError as error:
-            raise error.within(CONTEXT) from None
+            raise self.explain(error).within(CONTEXT) from None
         self.record_prepared()
         self.announce(launched)
         return Created(self.container, launched, self.console_master)
+
+    def explain(self, error: CtrError) -> CtrError:
+        """The failure, or what the kernel did to cause it."""
+        if self.cgroups is not None and isinstance(error, ProtocolError):
+            try:
+                killed = self.cgroups.oom_kill_count()
+            except CtrError:
+                killed = 0
+            if killed:
+                return InitError(
+                    "container init was OOM-killed (memory limit too low?)", json_path=".linux.resources.memory.limit"
+                )
+        return error
 
     # -- state
 
@@ -213,7 +226,6 @@ class Creation:
         )
         self.container.state = {
             "id": self.container.id,
-            "oci_version": self.config["ociVersion"],
             "init_process_pid": 0,
             "init_process_start": 0,
             "prepared": False,
@@ -267,9 +279,7 @@ class Creation:
         assert self.cgroups is not None
         config = self.config
         flags = namespaces.clone_flags(config)
-        joined = [
-            (kind, path) for kind in namespaces.NAMESPACES if (path := namespaces.path_of(config, kind))
-        ]
+        joined = [(kind, path) for kind in namespaces.NAMESPACES if (path := namespaces.path_of(config, kind))]
         attributes = launch.bootstrap_attributes(
             clone_flags=flags,
             join_paths=joined,
@@ -334,7 +344,7 @@ class Creation:
 
     def send_listener(self, listener: int) -> None:
         """A seccomp user notification fd goes to `.linux.seccomp.listenerPath`."""
-        send_listener(self.container, listener, containers.CREATING)
+        send_listener(self.container, listener, containers.CREATING, self.container.pid)
 
     # -- setup worker
 
@@ -459,12 +469,13 @@ class Creation:
                 self.runtime.ignore(failure)
 
 
-def send_listener(container: containers.Container, listener: int, container_status: str) -> None:
+def send_listener(container: containers.Container, listener: int, container_status: str, pid: int) -> None:
     """Sends a seccomp user notification fd to the agent that the configuration names.
 
     Args:
         listener: owned here from now on.
         container_status: what the agent is told of the container.
+        pid: of the process that is filtered.
     """
     from ctr_supervisor.engine import seccomp
 
@@ -475,6 +486,7 @@ def send_listener(container: containers.Container, listener: int, container_stat
             listener,
             container.oci_state(container_status),
             profile.get("listenerMetadata", ""),
+            pid=pid,
         )
 
 

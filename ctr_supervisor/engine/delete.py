@@ -1,4 +1,4 @@
-"""`delete`: nothing of a container is left: no process, cgroup, state; works from any half-made state, any number of times."""
+"""`delete`: nothing of a container is left; works from any half-made state, and any number of times."""
 
 import os
 
@@ -28,7 +28,7 @@ def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
         try:
             container = containers.Container(runtime, directory, directory.load())
         except StateError:
-            # A creator that was killed before its first word in state.json, or a torn file: there is still an id to free.
+            # A creator that was killed before its first word in state.json, or a torn file: the id is still to be freed.
             if not force and directory.is_locked():
                 raise
             container = containers.Container(runtime, directory, {})
@@ -91,5 +91,5 @@ def destroy(container: containers.Container) -> None:
     container.directory.remove()
     if poststop and state is not None:
         # runtime-spec, "Lifecycle" step 13: a failing poststop hook is logged, and the rest goes on.
-        for error in hooks.run_all_ignoring_failures(poststop, state, "poststop"):
-            container.runtime.ignore(error)
+        for failure in hooks.run_all_ignoring_failures(poststop, state, "poststop"):
+            container.runtime.ignore(failure)

@@ -10,7 +10,6 @@ from ctr_common.kernel.constants import CLONE_NEWUSER
 from ctr_common.spec import namespaces, users, validate
 from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine import create, launch, settings
-from ctr_supervisor.engine.runtime import Runtime
 from ctr_supervisor.process import console
 
 TYPE_CHECKING = False
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from ctr_common.spec.types import Process
     from ctr_supervisor.process.foreground import Foreground
+
 
 class ExecOptions:
     """What the command line says about an exec.
@@ -66,10 +66,11 @@ class ExecOptions:
         self.no_subreaper = no_subreaper
 
 
-def exec_process(runtime: Runtime, container_id: str, process: "Process", options: ExecOptions) -> int:
+def exec_process(container: containers.Container, process: "Process", options: ExecOptions) -> int:
     """Runs a process in a container.
 
     Args:
+        container: a loaded one.
         process: complete, as in `.process` of config.json.
 
     Returns:
@@ -79,7 +80,7 @@ def exec_process(runtime: Runtime, container_id: str, process: "Process", option
         WrongState: the container has stopped, or is paused and `ignore_paused` was not given.
         InitError: the process could not be made.
     """
-    container = containers.load(runtime, container_id)
+    runtime = container.runtime
     status = container.status()
     if status == containers.STOPPED:
         raise WrongState("cannot exec in a stopped container")
@@ -88,7 +89,7 @@ def exec_process(runtime: Runtime, container_id: str, process: "Process", option
     if status == containers.CREATING:
         raise WrongState("cannot exec in a container that is still being created")
     if not process.get("args"):
-        raise ConfigError("process args cannot be empty", json_path=".args")
+        raise ConfigError("process args cannot be empty")
     for warning in validate.check_process(process, container.config, rootless=runtime.rootless_euid):
         runtime.warn(warning)
     create.check_terminal(process, options.detach, options.console_socket)
@@ -187,10 +188,9 @@ class Execution:
 
     def place_in_cgroups(self, launched: launch.Launched) -> None:
         """The container's cgroups, or the sub-cgroups asked for."""
-        if not self.options.cgroup:
-            self.container.cgroups.add_pid(launched.pid, None)
-        for cgroup in self.options.cgroup:
-            self.container.cgroups.add_pid(launched.pid, cgroup)
+        if not launched.in_cgroup:
+            cgroup = list(self.options.cgroup) or None
+            self.container.cgroups.add_pid(launched.pid, cgroup, init_pid=self.container.pid)
 
     def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
         """Hands over everything that the process does to itself."""
@@ -216,7 +216,12 @@ class Execution:
             attributes.append((_kernel.ATTR_ROOT_FD, u32(len(fds))))
             fds.append(root.fileno())
         with root:
-            launched.send_settings(attributes, fds, self.take_console, self.send_listener)
+            launched.send_settings(
+                attributes,
+                fds,
+                self.take_console,
+                lambda fd: create.send_listener(self.container, fd, containers.RUNNING, launched.pid),
+            )
 
     def take_console(self, master: int) -> None:
         """A pty's master goes to the console socket, or stays here for the foreground."""
@@ -227,7 +232,3 @@ class Execution:
                 # Before the process can ask for it.
                 console.copy_window_size(0, owned.fileno())
                 self.console_master = Fd(owned.take())
-
-    def send_listener(self, listener: int) -> None:
-        """A seccomp user notification fd goes to `.linux.seccomp.listenerPath`."""
-        create.send_listener(self.container, listener, containers.RUNNING)

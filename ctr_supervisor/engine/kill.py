@@ -57,6 +57,6 @@ def send(container: containers.Container, signal: int) -> None:
 
 
 def has_own_pid_namespace(container: containers.Container) -> bool:
-    """Whether the end of the init process ends every process of the container: the kernel sees to it (pid_namespaces(7))."""
+    """Whether the end of the init process ends every process of the container (pid_namespaces(7))."""
     config = container.config
     return namespaces.has(config, "pid") and not namespaces.path_of(config, "pid")

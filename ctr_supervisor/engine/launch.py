@@ -1,9 +1,9 @@
-"""What create and exec have in common: ctr-init is started, a container process waits in its namespaces for its settings.
+"""What create and exec have in common: a container process is made, and waits in its namespaces for its settings.
 
-    spawn ctr-init ── BOOTSTRAP ──▶ stage 0: joins, clone3, id maps
-                  ◀── CHILD ─────── (pid, pidfd); stage 0 ends
-    cgroups        ── GO ─────────▶ container process
-                  ◀── NAMESPACES_READY
+spawn ctr-init ── BOOTSTRAP ──▶ stage 0: joins, clone3, id maps
+              ◀── CHILD ─────── (pid, pidfd); stage 0 ends
+cgroups        ── GO ─────────▶ container process
+              ◀── NAMESPACES_READY
 """
 
 import os
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ctr_common.bootstrap import Attributes
-    from ctr_supervisor.engine.seccomp import CompiledFilter
 
 # Stage 0 may run newuidmap; the rest is a handful of system calls. A peer that dies ends the wait at once.
 BOOTSTRAP_TIMEOUT = 60.0
@@ -116,7 +115,7 @@ class Launched:
                 _kernel.pidfd_send_signal(self.pidfd.fileno(), 9)
             except OSError:
                 pass
-            # The end of a pid namespace waits until every process in it is reaped, also those that are not ours to reap.
+            # The end of a pid namespace waits until every process in it is reaped, also those that others must reap.
             if poll_readable(self.pidfd.fileno(), KILL_TIMEOUT):
                 try:
                     self.wait()
@@ -266,9 +265,7 @@ def _spawn(socket: int, preserve_fds: int) -> int:
             # CVE-2019-5736: the container process must not be a way to write to the file that the next start runs.
             executable = Fd(_kernel.memfd_sealed("ctr-init", file.fileno()))
         with executable:
-            pid, pidfd = _kernel.spawn(
-                executable.fileno(), ["ctr-init"], [f"CTR_INIT_SOCKET={target}"], fd_map
-            )
+            pid, pidfd = _kernel.spawn(executable.fileno(), ["ctr-init"], [f"CTR_INIT_SOCKET={target}"], fd_map)
     except OSError as error:
         raise InitError(
             "cannot run ctr-init", path=binary, syscall=getattr(error, "syscall", ""), errno=error.errno or 0

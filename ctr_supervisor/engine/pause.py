@@ -16,7 +16,7 @@ def pause(runtime: Runtime, container_id: str) -> None:
     try:
         status = container.status()
         if status not in (containers.RUNNING, containers.CREATED):
-            raise WrongState(f"container not running or created: {status}")
+            raise WrongState("container not running")
         container.cgroups.freeze()
     finally:
         container.directory.unlock()

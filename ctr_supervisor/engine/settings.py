@@ -10,6 +10,8 @@ from ctr_common.spec import capabilities, rlimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ctr_common.spec.types import Config, Hook, Process
     from ctr_supervisor.engine.seccomp import CompiledFilter
 
@@ -90,7 +92,7 @@ def process_attributes(process: "Process", config: "Config", home: "str | None")
     if user.get("umask") is not None:
         attributes.append((_kernel.ATTR_UMASK, u32(user["umask"])))
     # A process without `capabilities` gets none at all, as under runc.
-    sets = process.get("capabilities") or {}
+    sets: Mapping[str, Iterable[str]] = process.get("capabilities") or {}  # type: ignore[assignment]  # all its values are lists
     for attribute, name in (
         (_kernel.ATTR_CAP_BOUNDING, "bounding"),
         (_kernel.ATTR_CAP_EFFECTIVE, "effective"),
@@ -117,13 +119,13 @@ def process_attributes(process: "Process", config: "Config", home: "str | None")
 
 
 def may_set_groups(config: "Config") -> bool:
-    """Whether setgroups may be called: not in a user namespace whose maps an unprivileged user wrote (user_namespaces(7))."""
+    """Whether setgroups may be called: not under a gid map that an unprivileged user wrote (user_namespaces(7))."""
     return os.geteuid() == 0 or len((config.get("linux") or {}).get("gidMappings") or ()) > 1
 
 
 def environment(process: "Process", home: "str | None") -> "list[str]":
     """The environment, last definition of a name winning, with HOME as the last resort."""
-    entries = {}
+    entries: dict[str, str] = {}
     for entry in process.get("env") or ():
         name, _, _ = entry.partition("=")
         entries.pop(name, None)
@@ -164,9 +166,7 @@ def scheduling_attributes(process: "Process") -> "Attributes":
         attributes.append((_kernel.ATTR_IO_PRIORITY, u32(value)))
     affinity = process.get("execCPUAffinity") or {}
     if affinity.get("final"):
-        attributes.append(
-            (_kernel.ATTR_CPU_AFFINITY, bit_mask(affinity["final"], ".process.execCPUAffinity.final", 1))
-        )
+        attributes.append((_kernel.ATTR_CPU_AFFINITY, bit_mask(affinity["final"], ".process.execCPUAffinity.final", 1)))
     return attributes
 
 

@@ -33,7 +33,9 @@ def start(runtime: Runtime, container_id: str) -> None:
         if status == containers.STOPPED:
             raise WrongState("cannot start a container that has stopped")
         if status != containers.CREATED:
-            what = "an already running container" if status == containers.RUNNING else f"a container in the {status} state"
+            what = (
+                "an already running container" if status == containers.RUNNING else f"a container in the {status} state"
+            )
             raise WrongState(f"cannot start {what}")
         release(container)
         run_poststart_hooks(container)

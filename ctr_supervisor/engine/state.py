@@ -25,7 +25,7 @@ def describe(container: containers.Container) -> "dict[str, Any]":
     """
     status = container.status()
     described: dict[str, Any] = {
-        "ociVersion": container.state.get("oci_version", containers.OCI_VERSION),
+        "ociVersion": containers.OCI_VERSION,
         "id": container.id,
         "pid": 0 if status == containers.STOPPED else container.pid,
         "status": status,

@@ -29,7 +29,7 @@ def describe_stdio() -> "list[str]":
 
 
 def send_fd(socket_path: str, fd: int, name: str, flag: str) -> None:
-    """Sends an fd to a listening unix stream socket; its name is the payload, as the receivers of console sockets expect.
+    """Sends an fd to a listening unix stream socket; its name is the payload, as receivers of consoles expect.
 
     Args:
         flag: the command line's name for the socket, for the error.

@@ -1,4 +1,4 @@
-"""Stays in the foreground for a container process: forwards signals, relays its terminal, reaps, gives its exit status."""
+"""In the foreground for a container process: forwards signals, relays its terminal, reaps, gives its exit status."""
 
 import os
 import select

@@ -28,7 +28,7 @@ def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
         try:
             container = containers.Container(runtime, directory, directory.load())
         except StateError:
-            # A creator that was killed before its first word in state.json, or a torn file: the id is still to be freed.
+            # A creator that was killed before its first word in state.json, or a torn file: the id is to be freed.
             if not force and directory.is_locked():
                 raise
             container = containers.Container(runtime, directory, {})

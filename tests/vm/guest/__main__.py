@@ -1,0 +1,113 @@
+"""Runs tests in the guest: `./dev test-vm [--short] [--keep] [--limit SECONDS] [PYTEST ARGUMENTS]`.
+
+Builds what is missing, boots, runs pytest in the guest as root, and ends with pytest's exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.vm.guest import image as images
+from tests.vm.guest import tree
+from tests.vm.guest.emulator import boot
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+LIMIT = 5400
+SHORT_LIMIT = 600
+# how much slower than the host an emulated guest is taken to be: limits of single commands grow with it
+SLOWNESS = 8
+
+EVERYTHING = ["tests/vm", "tests/integration", "tests/security", "tests/unit/cgroups", "tests/clients"]
+SHORT = ["-m", "vm_short", "tests/vm", "tests/integration", "tests/clients"]
+
+
+def _say(text: str) -> None:
+    print(f"test-vm: {text}", flush=True)
+
+
+def _script(arguments: list[str], *, kvm: bool) -> str:
+    """What the guest runs."""
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "CTR_TEST_GUEST": "1",
+        "CTR_TEST_SLOWNESS": "1" if kvm else str(SLOWNESS),
+        "CTR_TEST_ALLOWED_SKIPS": f"{tree.PLACE}/tests/vm/allowed_skips.txt",
+    }
+    if os.environ.get("CI"):
+        environment["CI"] = os.environ["CI"]
+    words = [f"{name}={value}" for name, value in environment.items()]
+    pytest = [".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return f"cd {tree.PLACE} && exec env -i {shlex.join(words)} {shlex.join(pytest)}"
+
+
+def _arguments() -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="./dev test-vm", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--short", action="store_true", help="only the tests marked vm_short")
+    parser.add_argument("--keep", action="store_true", help="leave the guest running, and say how to get into it")
+    parser.add_argument("--limit", type=float, help="seconds after which the tests are ended")
+    return parser.parse_known_args()
+
+
+def main() -> int:
+    """Builds, boots, tests; returns the exit status."""
+    options, arguments = _arguments()
+    if os.geteuid() != 0:
+        raise SystemExit("test-vm: needs root, to make the guest's file system")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not any(not word.startswith("-") and "tests" in word for word in arguments):
+        arguments += SHORT if options.short else EVERYTHING
+    directory = CHECKOUT / "build/vm"
+    directory.mkdir(parents=True, exist_ok=True)
+    run = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+    guest = None
+    kept = False
+    try:
+        with (directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            emulator = images.emulator(directory)
+            image = images.image(directory)
+            began = time.monotonic()
+            source = tree.build(CHECKOUT, image.root, directory, (directory / "image.key").read_text())
+            images.make_disk(source, run / "tree.img", "1G")
+            _say(f"built the project for the guest in {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        guest = boot(emulator, image, run / "tree.img", run)
+        _say(f"{'a' if guest.kvm else 'an emulated'} guest is up after {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        limit = options.limit or (SHORT_LIMIT if options.short else LIMIT)
+        status = guest.run(_script(arguments, kvm=guest.kvm), limit)
+        if status == 124:
+            _say(f"no end of the tests after {limit:.0f} s; end of the guest's console:\n{guest.tail()}")
+        _say(f"exit status {status} after {time.monotonic() - began:.0f} s of tests")
+        if options.keep:
+            kept = True
+            _say(f"the guest runs on; log in with: {shlex.join(guest.ssh())}")
+            _say(f"end it with: kill {guest.process.pid}; its files: {run}")
+        return status
+    finally:
+        if not kept:
+            if guest is not None:
+                guest.stop()
+            shutil.rmtree(run, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except subprocess.SubprocessError as error:
+        sys.exit(f"test-vm: {error}")

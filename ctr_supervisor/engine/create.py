@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ctr_common.channel import Channel, Message
     from ctr_common.spec.types import Config, Process
+    from ctr_supervisor.process.notify import NotifySocket
 
 # A hostile FUSE or network mount can hang a mount call; no start hangs with it for ever.
 WORKER_TIMEOUT = 300.0
@@ -95,14 +96,22 @@ class Created:
         container: state, config, cgroups; its lock is held here.
         launched: the process, this process's child.
         console_master: of a terminal that stays in the foreground, else closed.
+        notify: the container's notify socket, if the caller's NOTIFY_SOCKET asks for one.
     """
 
-    __slots__ = ("console_master", "container", "launched")
+    __slots__ = ("console_master", "container", "launched", "notify")
 
-    def __init__(self, container: containers.Container, launched: launch.Launched, console_master: Fd) -> None:
+    def __init__(
+        self,
+        container: containers.Container,
+        launched: launch.Launched,
+        console_master: Fd,
+        notify: "NotifySocket | None",
+    ) -> None:
         self.container = container
         self.launched = launched
         self.console_master = console_master
+        self.notify = notify
 
     def close(self) -> None:
         """Lets go of it; the container goes on."""
@@ -181,9 +190,11 @@ class Creation:
         self.console_master = Fd(-1)
         self.console_slave = Fd(-1)
         self.hooks_have_run = False
+        self.notify: NotifySocket | None = None
 
     def run(self) -> Created:
         """All of it, in order."""
+        self.prepare_notify()
         self.record_intent()
         self.make_cgroups()
         try:
@@ -197,7 +208,7 @@ class Creation:
             raise self.explain(error).within(CONTEXT) from None
         self.record_prepared()
         self.announce(launched)
-        return Created(self.container, launched, self.console_master)
+        return Created(self.container, launched, self.console_master, self.notify)
 
     def explain(self, error: CtrError) -> CtrError:
         """The failure, or what the kernel did to cause it."""
@@ -211,6 +222,16 @@ class Creation:
                     "container init was OOM-killed (memory limit too low?)", json_path=".linux.resources.memory.limit"
                 )
         return error
+
+    def prepare_notify(self) -> None:
+        """A notify socket of the container's own, where the caller has one."""
+        if os.environ.get("NOTIFY_SOCKET"):
+            from ctr_supervisor.process import notify
+
+            self.notify = notify.from_environment(self.container.directory.file(notify.DIRECTORY))
+            if self.notify is not None:
+                self.notify.make_directory()
+                self.notify.add_to(self.config)
 
     # -- state
 

@@ -37,12 +37,20 @@ def run(
     foreground = None if detach else Foreground(subreaper=not no_subreaper)
     created = create.make(runtime, container_id, bundle, options)
     container = created.container
+    notify = created.notify
     try:
+        if notify is not None:
+            notify.bind()
         start.release(container)
         start.run_poststart_hooks(container)
         # Whoever wants to look at it, or to stop it, must get the lock while it runs.
         container.directory.unlock()
-        status = DETACHED if foreground is None else foreground.attend(created.launched, created.console_master)
+        if foreground is not None:
+            status = foreground.attend(created.launched, created.console_master, notify)
+        else:
+            status = DETACHED
+            if notify is not None:
+                notify.wait(created.launched.pidfd.fileno(), container.pid)
     except BaseException:
         created.launched.kill()
         created.close()

@@ -13,6 +13,10 @@ from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine.kill import SIGKILL, send
 from ctr_supervisor.engine.runtime import Runtime
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctr_supervisor.process.notify import NotifySocket
+
 # What the container process writes into the fifo when it goes on; an ERROR message may follow.
 STARTED = b"0"
 READ_MAX = 1024 * 1024
@@ -37,10 +41,30 @@ def start(runtime: Runtime, container_id: str) -> None:
                 "an already running container" if status == containers.RUNNING else f"a container in the {status} state"
             )
             raise WrongState(f"cannot start {what}")
+        notify = notify_socket(container)
         release(container)
         run_poststart_hooks(container)
     finally:
         container.directory.unlock()
+    if notify is not None:
+        pidfd = container.open_pidfd()
+        if pidfd is not None:
+            with Fd(pidfd):
+                notify.wait(pidfd, container.pid)
+        notify.close()
+
+
+def notify_socket(container: containers.Container) -> "NotifySocket | None":
+    """The container's notify socket, listening, where it was created with one and the caller waits for it."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    from ctr_supervisor.process import notify
+
+    directory = container.directory.file(notify.DIRECTORY)
+    found = notify.from_environment(directory) if os.path.isdir(directory) else None
+    if found is not None:
+        found.bind()
+    return found
 
 
 def release(container: containers.Container) -> None:

@@ -12,6 +12,7 @@ from ctr_supervisor.process import console
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_supervisor.engine.launch import Launched
+    from ctr_supervisor.process.notify import NotifySocket
 
 # signal(7)
 SIGKILL, SIGPIPE, SIGCHLD, SIGSTOP, SIGURG, SIGWINCH = 9, 13, 17, 19, 23, 28
@@ -37,18 +38,19 @@ class Foreground:
         _kernel.sigprocmask(SIG_BLOCK, ALL_SIGNALS)
         self.signals = Fd(_kernel.signalfd(ALL_SIGNALS))
 
-    def attend(self, launched: "Launched", console_master: Fd) -> int:
+    def attend(self, launched: "Launched", console_master: Fd, notify: "NotifySocket | None" = None) -> int:
         """Serves the process until it ends.
 
         Args:
             console_master: of its pty; closed if it has none.
+            notify: listening; the container's readiness is passed on.
 
         Returns:
             Its exit status as a shell shows it.
         """
         relay = Relay(console_master.fileno()) if console_master.number >= 0 else None
         try:
-            status = self._loop(launched, relay)
+            status = self._loop(launched, relay, notify)
             if relay is not None:
                 relay.drain()
             return status
@@ -56,13 +58,15 @@ class Foreground:
             if relay is not None:
                 relay.close()
 
-    def _loop(self, launched: "Launched", relay: "Relay | None") -> int:
+    def _loop(self, launched: "Launched", relay: "Relay | None", notify: "NotifySocket | None") -> int:
         pidfd = launched.pidfd.fileno()
         signals = self.signals.fileno()
         while True:
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             poll.register(signals, select.POLLIN)
+            if notify is not None and notify.fileno() >= 0:
+                poll.register(notify.fileno(), select.POLLIN)
             if relay is not None:
                 relay.register(poll)
             for fd, _ in poll.poll():
@@ -70,6 +74,10 @@ class Foreground:
                     return launched.wait()
                 if fd == signals:
                     self._handle_signal(launched, relay)
+                elif notify is not None and fd == notify.fileno():
+                    if notify.receive():
+                        notify.tell_ready()
+                        notify.close()
                 elif relay is not None:
                     relay.handle(fd)
 

@@ -91,7 +91,12 @@ def mask(setup: "Setup", path: str) -> None:
         return
     try:
         directory = stat.S_ISDIR(os.fstat(destination).st_mode)
-        cover = _empty_directory(setup) if directory else _null_device(setup)
+        if directory and setup.empty < 0:
+            # Before Linux 6.15 only an attached mount can be cloned, so the first one covers, and the others are its clones.
+            setup.empty = _empty_directory(setup)
+            attach.attach(setup.empty, destination)
+            return
+        cover = setup.empty if directory else _null_device(setup)
         tree = _kernel.open_tree(cover, "", OPEN_TREE_CLONE | AT_EMPTY_PATH)
         try:
             attach.attach(tree, destination)
@@ -103,13 +108,11 @@ def mask(setup: "Setup", path: str) -> None:
 
 def _empty_directory(setup: "Setup") -> int:
     """One tmpfs for all masked directories: each mount of it is a mount of the same empty instance."""
-    if setup.empty < 0:
-        data = ["nr_blocks=1", "nr_inodes=1"]
-        label = (setup.plan.config.get("linux") or {}).get("mountLabel")
-        if label:
-            data.append(f'context="{label}"')
-        setup.empty = filesystem.new_mount("tmpfs", "tmpfs", data, MS_RDONLY)
-    return setup.empty
+    data = ["nr_blocks=1", "nr_inodes=1"]
+    label = (setup.plan.config.get("linux") or {}).get("mountLabel")
+    if label:
+        data.append(f'context="{label}"')
+    return filesystem.new_mount("tmpfs", "tmpfs", data, MS_RDONLY)
 
 
 def _null_device(setup: "Setup") -> int:

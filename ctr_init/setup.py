@@ -38,7 +38,7 @@ class Setup:
         read_only_later: mounts that become read-only once all is in place.
         directory: path and fd of the directory that was last opened for device nodes.
         null: the container's /dev/null, verified.
-        empty: a detached, empty, read-only tmpfs.
+        empty: the empty, read-only tmpfs on the first masked directory.
         proc: root of a private procfs.
         hook_pid: the container process's pid as its own pid namespace has it; 0 as long as nobody needs it.
     """

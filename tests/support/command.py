@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.slowness import SLOWNESS
+
 
 class Result:
     """How a command ended.
@@ -56,13 +58,14 @@ def run(
 
     Args:
         argv: the command.
-        timeout: limit in seconds.
+        timeout: limit in seconds, on a real processor.
         stdin: its standard input; None is /dev/null.
         cwd: its working directory.
         env: its whole environment; None is the caller's.
         pass_fds: fds that stay open in it, under the same numbers.
     """
     __tracebackhide__ = True
+    timeout *= SLOWNESS
     words = [str(word) for word in argv]
     # Files, not pipes: a container that the command leaves running has them as its stdio, and no end of file comes.
     with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as err:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from tests.support.slowness import SLOWNESS
+
 T = TypeVar("T")
 
 
@@ -16,9 +18,10 @@ def until(what: str, condition: Callable[[], T], limit: float = 20) -> T:
     Args:
         what: names the event in the failure.
         condition: asked again every few milliseconds.
-        limit: seconds.
+        limit: seconds, on a real processor.
     """
     __tracebackhide__ = True
+    limit *= SLOWNESS
     deadline = time.monotonic() + limit
     pause = 0.005
     while True:

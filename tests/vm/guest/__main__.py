@@ -49,7 +49,8 @@ def _script(arguments: list[str], *, kvm: bool) -> str:
     if os.environ.get("CI"):
         environment["CI"] = os.environ["CI"]
     words = [f"{name}={value}" for name, value in environment.items()]
-    pytest = [".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    limit = 120 if kvm else 120 * SLOWNESS
+    pytest = [".venv/bin/python", "-m", "pytest", "-p", "no:cacheprovider", f"--timeout={limit}", *arguments]
     return f"cd {tree.PLACE} && exec env -i {shlex.join(words)} {shlex.join(pytest)}"
 
 

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_supervisor.cli.parser import Arguments
     from ctr_supervisor.cli.surroundings import Surroundings
-    from ctr_supervisor.engine.create import CreateOptions
+    from ctr_supervisor.engine.options import CreateOptions
     from ctr_supervisor.engine.runtime import Runtime
 
 BUNDLE = Flag("bundle", "directory of the bundle; without it, the current directory", short="b")
@@ -77,7 +77,7 @@ def prepare(
     pid_file = absolute(arguments.string("pid-file"))
     bundle = enter_bundle(arguments.string("bundle"))
 
-    from ctr_supervisor.engine.create import CreateOptions
+    from ctr_supervisor.engine.options import CreateOptions
 
     options = CreateOptions(
         console_socket=arguments.string("console-socket"),

@@ -63,6 +63,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     """Runs the process; returns its exit status, 0 if detached."""
     from ctr_supervisor.engine import container
     from ctr_supervisor.engine import exec as engine
+    from ctr_supervisor.engine.options import ExecOptions
 
     found = container.load(surroundings.runtime(), arguments.rest[0])
     path = arguments.string("process")
@@ -74,7 +75,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
         process = merge_process(found.config.get("process") or {}, arguments)
     check_process(process)
     check_cgroups(arguments.strings("cgroup"))
-    options = engine.ExecOptions(
+    options = ExecOptions(
         console_socket=arguments.string("console-socket"),
         pid_file=creation.absolute(arguments.string("pid-file")),
         pidfd_socket=arguments.string("pidfd-socket"),

@@ -9,7 +9,7 @@ import time
 
 from ctr_common import fastjson, hooks
 from ctr_common.bootstrap import boolean, text, u32
-from ctr_common.errors import ConfigError, CtrError, InitError, ProtocolError, WrongState
+from ctr_common.errors import ConfigError, CtrError, InitError, ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import (
@@ -24,7 +24,8 @@ from ctr_init import worker
 from ctr_init.plan import SetupPlan
 from ctr_supervisor.cgroups import manager as cgroups
 from ctr_supervisor.engine import container as containers
-from ctr_supervisor.engine import idmaps, launch, settings
+from ctr_supervisor.engine import handover, idmaps, launch, settings
+from ctr_supervisor.engine.options import CreateOptions, check_terminal
 from ctr_supervisor.engine.runtime import Runtime
 from ctr_supervisor.process import console, status
 
@@ -38,55 +39,6 @@ if TYPE_CHECKING:
 
 # A hostile FUSE or network mount can hang a mount call; no start hangs with it for ever.
 WORKER_TIMEOUT = 300.0
-
-# How engines know that a container could not be started; what follows it tells why.
-CONTEXT = "unable to start container process"
-
-
-class CreateOptions:
-    """What the command line says about a creation.
-
-    Args:
-        console_socket: unix socket that gets the pty's master.
-        pid_file: file that gets the pid.
-        pidfd_socket: unix socket that gets the pidfd.
-        no_pivot: move the root with MS_MOVE instead of pivot_root (a root file system on a ramdisk).
-        no_new_keyring: keep the caller's session keyring.
-        preserve_fds: how many fds from 3 on the container inherits.
-        detach: nobody will stay in the foreground for it; `create` implies it.
-        listen_fds: how many further fds the caller got by socket activation (LISTEN_FDS).
-    """
-
-    __slots__ = (
-        "console_socket",
-        "detach",
-        "listen_fds",
-        "no_new_keyring",
-        "no_pivot",
-        "pid_file",
-        "pidfd_socket",
-        "preserve_fds",
-    )
-
-    def __init__(
-        self,
-        console_socket: str = "",
-        pid_file: str = "",
-        pidfd_socket: str = "",
-        no_pivot: bool = False,
-        no_new_keyring: bool = False,
-        preserve_fds: int = 0,
-        detach: bool = True,
-        listen_fds: int = 0,
-    ) -> None:
-        self.console_socket = console_socket
-        self.pid_file = pid_file
-        self.pidfd_socket = pidfd_socket
-        self.no_pivot = no_pivot
-        self.no_new_keyring = no_new_keyring
-        self.preserve_fds = preserve_fds
-        self.detach = detach
-        self.listen_fds = listen_fds
 
 
 class Created:
@@ -142,7 +94,7 @@ def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOption
     process = config.get("process")
     if process is None:
         raise ConfigError("process property must not be empty", json_path=".process")
-    check_terminal(process, options.detach, options.console_socket)
+    check_terminal(process, options)
     if options.preserve_fds + options.listen_fds:
         launch.check_preserved_fds(options.preserve_fds + options.listen_fds)
     for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
@@ -155,19 +107,6 @@ def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOption
     except BaseException:
         creation.undo()
         raise
-
-
-def check_terminal(process: "Process", detach: bool, console_socket: str) -> None:
-    """Holds terminal, detaching and console socket against each other, with the texts that engines know.
-
-    Raises:
-        ConfigError: they don't go together.
-    """
-    terminal = bool(process.get("terminal"))
-    if detach and terminal and not console_socket:
-        raise ConfigError("cannot allocate tty if ctrun will detach without setting console socket")
-    if (not detach or not terminal) and console_socket:
-        raise ConfigError("cannot use console socket if ctrun will not detach or allocate tty")
 
 
 class Creation:
@@ -205,9 +144,9 @@ class Creation:
             home = self.set_up_namespaces(launched)
             self.set_up_process(launched, home)
         except CtrError as error:
-            raise self.explain(error).within(CONTEXT) from None
+            raise self.explain(error).within(launch.CONTEXT) from None
         self.record_prepared()
-        self.announce(launched)
+        handover.announce(self.options, launched)
         return Created(self.container, launched, self.console_master, self.notify)
 
     def explain(self, error: CtrError) -> CtrError:
@@ -360,12 +299,13 @@ class Creation:
                 attributes.append((_kernel.ATTR_ROOT_FD, u32(len(fds))))
                 fds.append(root.fileno())
             with root:
-                launched.send_settings(attributes, fds, self.take_console, self.send_listener)
+                launched.send_settings(
+                    attributes,
+                    fds,
+                    self.take_console,
+                    lambda fd: handover.send_listener(self.container, fd, containers.CREATING, launched.pid),
+                )
         self.console_slave.close()
-
-    def send_listener(self, listener: int) -> None:
-        """A seccomp user notification fd goes to `.linux.seccomp.listenerPath`."""
-        send_listener(self.container, listener, containers.CREATING, self.container.pid)
 
     # -- setup worker
 
@@ -440,29 +380,14 @@ class Creation:
         hooks.run(configured.get("createRuntime") or (), state, "createRuntime")
 
     def take_console(self, master: int) -> None:
-        """A pty's master goes to the console socket, or stays here for the foreground."""
-        with Fd(master) as owned:
-            if self.options.console_socket:
-                console.send_fd(self.options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
-            else:
-                # Before the process can ask for it.
-                console.copy_window_size(0, owned.fileno())
-                self.console_master = Fd(owned.take())
+        """Where the master of the container's pty belongs."""
+        self.console_master = handover.deliver_console(self.options, master)
 
     def reap_worker(self) -> None:
         """Waits for the worker's end; it has said its last word."""
         if self.worker is not None:
             pid, self.worker = self.worker.pid, None
             os.waitpid(pid, 0)
-
-    # -- the outside world
-
-    def announce(self, launched: launch.Launched) -> None:
-        """Tells whoever asked for it: pid file, pidfd socket."""
-        if self.options.pidfd_socket:
-            console.send_fd(self.options.pidfd_socket, launched.pidfd.fileno(), "pidfd", "--pidfd-socket")
-        if self.options.pid_file:
-            write_pid_file(self.options.pid_file, launched.pid)
 
     def undo(self) -> None:
         """Leaves nothing: no worker, process, cgroup, state. Failures are told of and don't hide the first one."""
@@ -490,27 +415,6 @@ class Creation:
                 self.runtime.ignore(failure)
 
 
-def send_listener(container: containers.Container, listener: int, container_status: str, pid: int) -> None:
-    """Sends a seccomp user notification fd to the agent that the configuration names.
-
-    Args:
-        listener: owned here from now on.
-        container_status: what the agent is told of the container.
-        pid: of the process that is filtered.
-    """
-    from ctr_supervisor.engine import seccomp
-
-    with Fd(listener):
-        profile = (container.config.get("linux") or {})["seccomp"]
-        seccomp.send_listener(
-            profile["listenerPath"],
-            listener,
-            container.oci_state(container_status),
-            profile.get("listenerMetadata", ""),
-            pid=pid,
-        )
-
-
 def namespace_paths(pid: int) -> "dict[str, str]":
     """Paths of a process's namespaces under the names that readers of runc's state.json know (NEWNS, NEWNET)."""
     return {
@@ -534,23 +438,6 @@ def time_offsets(linux: "Any") -> str:
         f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n"
         for clock, offset in (linux.get("timeOffsets") or {}).items()
     )
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Writes a pid, without a newline, by rename, so that nobody reads half of it.
-
-    Raises:
-        WrongState: the file can't be written.
-    """
-    head, tail = os.path.split(path)
-    partial = os.path.join(head, f".{tail}")
-    try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        with Fd(fd):
-            os.write(fd, str(pid).encode())
-        os.rename(partial, path)
-    except OSError as error:
-        raise WrongState("cannot write the pid file", path=path, errno=error.errno or 0) from None
 
 
 def utc_now() -> str:

@@ -9,61 +9,13 @@ from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import CLONE_NEWUSER
 from ctr_common.spec import namespaces, users, validate
 from ctr_supervisor.engine import container as containers
-from ctr_supervisor.engine import create, launch, settings
-from ctr_supervisor.process import console
+from ctr_supervisor.engine import handover, launch, settings
+from ctr_supervisor.engine.options import ExecOptions, check_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ctr_common.spec.types import Process
     from ctr_supervisor.process.foreground import Foreground
-
-
-class ExecOptions:
-    """What the command line says about an exec.
-
-    Args:
-        console_socket: unix socket that gets the pty's master.
-        pid_file: file that gets the pid.
-        pidfd_socket: unix socket that gets the pidfd.
-        detach: return once the process runs.
-        preserve_fds: how many fds from 3 on the process inherits.
-        ignore_paused: exec into a paused container; the process freezes with it.
-        cgroup: sub-cgroups to put the process in, `path` or `controller[,controller]:path`.
-        no_subreaper: don't adopt orphans.
-    """
-
-    __slots__ = (
-        "cgroup",
-        "console_socket",
-        "detach",
-        "ignore_paused",
-        "no_subreaper",
-        "pid_file",
-        "pidfd_socket",
-        "preserve_fds",
-    )
-
-    def __init__(
-        self,
-        console_socket: str = "",
-        pid_file: str = "",
-        pidfd_socket: str = "",
-        detach: bool = False,
-        preserve_fds: int = 0,
-        ignore_paused: bool = False,
-        cgroup: "Sequence[str]" = (),
-        no_subreaper: bool = False,
-    ) -> None:
-        self.console_socket = console_socket
-        self.pid_file = pid_file
-        self.pidfd_socket = pidfd_socket
-        self.detach = detach
-        self.preserve_fds = preserve_fds
-        self.ignore_paused = ignore_paused
-        self.cgroup = cgroup
-        self.no_subreaper = no_subreaper
 
 
 def exec_process(container: containers.Container, process: "Process", options: ExecOptions) -> int:
@@ -92,7 +44,7 @@ def exec_process(container: containers.Container, process: "Process", options: E
         raise ConfigError("process args cannot be empty")
     for warning in validate.check_process(process, container.config, rootless=runtime.rootless_euid):
         runtime.warn(warning)
-    create.check_terminal(process, options.detach, options.console_socket)
+    check_terminal(process, options)
     if options.preserve_fds:
         launch.check_preserved_fds(options.preserve_fds)
     foreground = None
@@ -125,14 +77,11 @@ class Execution:
             self.place_in_cgroups(launched)
             launched.go()
             self.set_up_process(launched, home)
-            if self.options.pidfd_socket:
-                console.send_fd(self.options.pidfd_socket, launched.pidfd.fileno(), "pidfd", "--pidfd-socket")
-            if self.options.pid_file:
-                create.write_pid_file(self.options.pid_file, launched.pid)
+            handover.announce(self.options, launched)
             launched.await_execve()
         except CtrError as error:
             self.abandon(launched)
-            raise error.within(create.CONTEXT) from None
+            raise error.within(launch.CONTEXT) from None
         except BaseException:
             self.abandon(launched)
             raise
@@ -220,15 +169,9 @@ class Execution:
                 attributes,
                 fds,
                 self.take_console,
-                lambda fd: create.send_listener(self.container, fd, containers.RUNNING, launched.pid),
+                lambda fd: handover.send_listener(self.container, fd, containers.RUNNING, launched.pid),
             )
 
     def take_console(self, master: int) -> None:
-        """A pty's master goes to the console socket, or stays here for the foreground."""
-        with Fd(master) as owned:
-            if self.options.console_socket:
-                console.send_fd(self.options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
-            else:
-                # Before the process can ask for it.
-                console.copy_window_size(0, owned.fileno())
-                self.console_master = Fd(owned.take())
+        """Where the master of the process's pty belongs."""
+        self.console_master = handover.deliver_console(self.options, master)

@@ -31,6 +31,9 @@ SETTINGS_TIMEOUT = 120.0
 # A process that does not end this long after SIGKILL is in a system call that can't be interrupted.
 KILL_TIMEOUT = 10.0
 
+# How engines know that a container could not be started; what follows it tells why.
+CONTEXT = "unable to start container process"
+
 FIRST_FREE_FD = 3
 FD_CLOEXEC = 1
 F_GETFD = 1

@@ -3,6 +3,7 @@
 from ctr_common.errors import ContainerNotFound
 from ctr_supervisor.engine import create, delete, start
 from ctr_supervisor.engine.container import Container
+from ctr_supervisor.engine.options import CreateOptions
 from ctr_supervisor.engine.runtime import Runtime
 
 # What a shell gets from a command that left its container running.
@@ -13,7 +14,7 @@ def run(
     runtime: Runtime,
     container_id: str,
     bundle: str,
-    options: create.CreateOptions,
+    options: CreateOptions,
     detach: bool = False,
     keep: bool = False,
     no_subreaper: bool = False,

@@ -3,7 +3,8 @@
 import textwrap
 
 from ctr_supervisor.cli import output, surroundings, version
-from ctr_supervisor.cli.parser import BOOL, HELP, Flag
+from ctr_supervisor.cli.parser import BOOL, DURATION, HELP, Flag
+from ctr_supervisor.cli.quantities import SECOND
 from ctr_supervisor.cli.surroundings import PROGRAM
 from ctr_supervisor.cli.verb import Verb
 
@@ -80,6 +81,8 @@ def verb(described: Verb) -> str:
 def _flag_rows(flags: "tuple[Flag, ...]") -> "list[tuple[str, str]]":
     rows = []
     for flag in flags:
+        if not flag.help_text:  # accepted for the sake of old callers, and not to be used
+            continue
         value = "" if flag.kind == BOOL else " value"
         label = f"--{flag.name}{value}"
         if flag.short:
@@ -87,6 +90,8 @@ def _flag_rows(flags: "tuple[Flag, ...]") -> "list[tuple[str, str]]":
         text = flag.help_text
         if isinstance(flag.default, str) and flag.default:
             text += f' (default: "{flag.default}")'
+        elif flag.kind == DURATION and isinstance(flag.default, int):
+            text += f" (default: {flag.default // SECOND}s)"
         elif isinstance(flag.default, int):
             text += f" (default: {flag.default})"
         rows.append((label, text))

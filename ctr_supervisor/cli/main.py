@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 VERBS = (
     "create",
     "delete",
+    "events",
     "exec",
     "kill",
     "list",
@@ -30,9 +31,10 @@ VERBS = (
     "spec",
     "start",
     "state",
+    "update",
     "features",
 )
-LATER = ("checkpoint", "events", "restore", "update")
+LATER = ("checkpoint", "restore")
 HELP_VERBS = ("help", "h")
 
 STATUS_NO_SUCH_VERB = 3

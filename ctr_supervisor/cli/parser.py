@@ -19,6 +19,7 @@ INT = "int"
 STRING = "string"
 STRINGS = "strings"
 INTS = "ints"
+DURATION = "duration"
 
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
@@ -38,7 +39,7 @@ class Flag:
     Args:
         name: long name.
         help_text: what it does, for the help.
-        kind: BOOL, INT, STRING, or STRINGS and INTS, which may be repeated.
+        kind: BOOL, INT, STRING, DURATION (nanoseconds), or STRINGS and INTS, which may be repeated.
         short: one letter, "" for none.
         default: the value without the flag; None for the empty one of its kind.
     """
@@ -67,7 +68,7 @@ class Flag:
         """The value when the flag is not given."""
         if self.kind == BOOL:
             return False
-        if self.kind == INT:
+        if self.kind in (INT, DURATION):
             return self.default or 0
         if self.kind == STRING:
             return self.default or ""
@@ -110,7 +111,7 @@ class Arguments:
         return bool(self._get(name))
 
     def integer(self, name: str) -> int:
-        """Value of an INT flag."""
+        """Value of an INT or DURATION flag."""
         value = self._get(name)
         assert isinstance(value, int)
         return value
@@ -223,6 +224,10 @@ def _store(values: "dict[str, Value]", flag: Flag, name: str, text: str) -> None
         values[flag.name] = text
     elif flag.kind == INT:
         values[flag.name] = _number(text, name, parse_int_any_base, _flag_complaint)
+    elif flag.kind == DURATION:
+        from ctr_supervisor.cli.quantities import parse_duration
+
+        values[flag.name] = _number(text, name, parse_duration, _flag_complaint)
     else:
         known = values.setdefault(flag.name, [])
         assert isinstance(known, list)

@@ -1,0 +1,49 @@
+"""`ctrun events`."""
+
+from ctr_common.errors import UsageError
+from ctr_supervisor.cli import output
+from ctr_supervisor.cli.parser import BOOL, DURATION, Flag
+from ctr_supervisor.cli.quantities import SECOND
+from ctr_supervisor.cli.verb import Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctr_supervisor.cli.parser import Arguments
+    from ctr_supervisor.cli.surroundings import Surroundings
+
+VERB = Verb(
+    "events",
+    "print statistics and out-of-memory events of a container",
+    arguments="<container-id>",
+    description="""\
+Prints a JSON object on a line of its own for each event, until the container
+ends: "stats" (CPU, memory, processes, block I/O …) at an interval, and "oom"
+whenever the kernel kills because the container is out of memory.
+
+    # ctrun events --stats web | jq .data.memory.usage""",
+    flags=(
+        Flag("interval", "time between statistics, such as '500ms' or '1m'", DURATION, default=5 * SECOND),
+        Flag("stats", "print the statistics of this moment and exit", BOOL),
+    ),
+    minimum=1,
+    maximum=1,
+)
+
+
+def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
+    """Prints the events."""
+    from ctr_supervisor.engine import container, events, stats
+
+    container_id = arguments.rest[0]
+    runtime = surroundings.runtime()
+    found = container.load(runtime, container_id)
+    interval = arguments.integer("interval")
+    if interval <= 0:
+        raise UsageError("duration interval must be greater than 0")
+    if arguments.boolean("stats"):
+        stats.check_running(found)
+        output.write_json(events.stats_event(found))
+        return 0
+    for event in events.events(runtime, container_id, interval, reader=output.STDOUT):
+        output.write_json(event)
+    return 0

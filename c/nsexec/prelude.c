@@ -99,8 +99,8 @@ static pid_t clone_container(const struct bootstrap *bootstrap, int *pidfd, bool
 {
     /*
      * A new cgroup namespace takes the cgroup at that moment for its root, clone3 has no offsets for a new time
-     * namespace, and the root of an IPC namespace's mqueue belongs to whoever made it, who is nobody in a user namespace
-     * that has no maps yet: the container process makes these itself, after GO.
+     * namespace, and an IPC namespace's mqueue belongs to whoever made it, who is nobody in a user namespace without
+     * maps: the container process makes these itself, after GO.
      */
     uint64_t flags = (bootstrap->clone_flags & ~bootstrap_late_namespaces(bootstrap)) | CLONE_PARENT;
 

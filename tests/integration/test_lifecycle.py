@@ -298,8 +298,13 @@ def test_delete_works_after_a_creator_was_killed(
     assert ctrun.status(container_id) == "creating"
     os.killpg(creator.pid, signal.SIGKILL)
     creator.wait(10)
+
     # The worker was the creator's child, and a zombie in the pid namespace would keep its init from ending.
-    until("no orphan is left", lambda: reap(set()) or len(descendants()) == 0)
+    def no_orphan() -> bool:
+        reap(set())
+        return not descendants()
+
+    until("no orphan is left", no_orphan)
     ctrun("delete", "--force", container_id).ok()
     ctrun("delete", "--force", container_id).ok()
     assert ctrun.status(container_id) == ""
@@ -313,10 +318,13 @@ def test_kill_all_ends_every_process_of_a_shared_pid_namespace(
 
     path = bundle(share_pids, args=["sh", "-c", "sleep 1000 & sleep 1000 & exec sleep 1000"])
     ctrun("run", "-d", "-b", path, container_id).ok()
-    pids = until(
-        "three processes",
-        lambda: p if len(p := json.loads(ctrun("ps", "-f", "json", container_id).text)) == 3 else None,
-    )
+    pids: list[int] = []
+
+    def three_processes() -> bool:
+        pids[:] = json.loads(ctrun("ps", "-f", "json", container_id).text)
+        return len(pids) == 3
+
+    until("three processes", three_processes)
     ctrun("kill", "--all", container_id, "KILL").ok()
     until("all gone", lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids))
     ctrun("delete", container_id).ok()

@@ -51,6 +51,19 @@ def _cgroup_v2() -> str:
     return "needs cgroup v2"
 
 
+def _systemd() -> str:
+    # sd_booted(3)
+    return "" if os.path.isdir("/run/systemd/system") else "needs systemd"
+
+
+def _apparmor() -> str:
+    try:
+        enabled = Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        enabled = False
+    return _command("apparmor_parser") if enabled else "needs AppArmor"
+
+
 def _ctrun() -> str:
     return "" if runtime_under_test().exists() else "bin/ctrun is not built"
 
@@ -85,6 +98,8 @@ NEEDS: dict[str, Callable[[], str]] = {
     "needs_plain_user": _plain_user,
     "needs_cgroup_v1": _cgroup_v1,
     "needs_cgroup_v2": _cgroup_v2,
+    "needs_systemd": _systemd,
+    "needs_apparmor": _apparmor,
     "needs_ctrun": _ctrun,
     "needs_ctr_init": _ctr_init,
     "needs_runc": lambda: _command("runc"),

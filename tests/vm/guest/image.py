@@ -9,11 +9,16 @@ import subprocess
 import time
 from pathlib import Path
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 SUITE = "trixie"
 BUILD_LIMIT = 1200
 
 # What a test may want is in the image: the guest reaches no network.
-PACKAGES = """
+PACKAGES = _words("""
     systemd-sysv dbus dbus-user-session libpam-systemd linux-image-cloud-amd64 openssh-server kmod apparmor
     criu crun runc docker.io docker-cli containerd podman conmon containernetworking-plugins netavark aardvark-dns
     passt slirp4netns fuse-overlayfs uidmap tini
@@ -21,18 +26,18 @@ PACKAGES = """
     gcc libc6-dev make musl-tools libseccomp-dev python3 python3-dev python3-venv
     python3-jeepney python3-jsonschema python3-msgpack python3-prometheus-client python3-protobuf python3-pyroute2
     python3-pytest python3-pytest-timeout python3-rich python3-setproctitle python3-setuptools python3-wheel
-""".split()
+""")
 
 # Debian 12's QEMU 7.2 crashes the guest's kernel (cmpxchg16b), so both releases use that of Debian 13.
 EMULATOR_PACKAGES = ["qemu-system-x86"]
 
 # Engines belong to the tests, and an emulated processor has better things to do than the rest.
-MASKED = """
+MASKED = _words("""
     docker.service docker.socket containerd.service podman.socket podman.service podman-auto-update.timer
     podman-restart.service apparmor.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
     e2scrub_all.timer e2scrub_reap.service fstrim.timer man-db.timer systemd-hwdb-update.service
     systemd-networkd-wait-online.service systemd-pcrphase.service getty@tty1.service
-""".split()
+""")
 
 FILES = {
     "etc/hostname": "guest\n",
@@ -199,7 +204,19 @@ def make_disk(source: Path, disk: Path, size: str, uuid: str = "") -> None:
         uuid: of the file system; a random one if empty.
     """
     disk.unlink(missing_ok=True)
-    argv = ["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", *(["-U", uuid] if uuid else []), "-d", source, disk, size]
+    argv = [
+        "mkfs.ext4",
+        "-q",
+        "-m",
+        "0",
+        "-O",
+        "^has_journal",
+        *(["-U", uuid] if uuid else []),
+        "-d",
+        source,
+        disk,
+        size,
+    ]
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     subprocess.run(
         argv,

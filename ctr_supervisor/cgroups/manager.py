@@ -1,6 +1,6 @@
 """The way to the cgroups of one container: for a new one by its configuration, for an old one by its recorded paths."""
 
-from ctr_common.errors import CgroupError, NotSupported
+from ctr_common.errors import CgroupError
 from ctr_supervisor.cgroups.hierarchies import (
     CONTROLLERS,
     Hierarchies,
@@ -14,7 +14,7 @@ from ctr_supervisor.cgroups.hierarchies import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from ctr_common.spec.types import Config, Resources
 
@@ -38,7 +38,17 @@ if TYPE_CHECKING:
             """Whether the container has cgroups now."""
 
         def clone_fd(self) -> int | None:
-            """Fd of the directory for CLONE_INTO_CGROUP, the caller's to close; None where that does not exist (v1)."""
+            """Fd of the v2 directory for CLONE_INTO_CGROUP, the caller's to close; None if there is none."""
+
+        def entry_fds(self, in_v2: bool) -> list[int] | None:
+            """Fds, the caller's to close, of files by which a process that writes 0 to each of them enters the cgroups.
+
+            Far cheaper on v1 than moving it from outside (enter_cgroup in c/nsexec/process.c). None: use `apply` or
+            `add_pid`.
+
+            Args:
+                in_v2: it was born in the cgroup of `clone_fd`.
+            """
 
         def apply(self, pid: int) -> None:
             """Moves the container's first process into all cgroups that it was not born in."""
@@ -83,7 +93,7 @@ if TYPE_CHECKING:
             """How many processes the kernel killed here because a memory limit was hit; 0 if it does not tell."""
 
 
-__all__ = ["Hierarchies", "for_container", "from_paths", "hierarchies", "parse_proc_cgroup"]
+__all__ = ["Hierarchies", "for_container", "from_paths", "hierarchies", "parse_proc_cgroup", "state_of"]
 
 
 def for_container(config: "Config", container_id: str, *, rootless_cgroups: bool, systemd: bool = False) -> "Manager":
@@ -98,14 +108,16 @@ def for_container(config: "Config", container_id: str, *, rootless_cgroups: bool
         container_id: name of the cgroup if the configuration has none.
         rootless_cgroups: cgroups that may not be made are done without, unless the configuration asks for limits or
             for a path.
-        systemd: let systemd make them.
+        systemd: let systemd make them; `cgroupsPath` then reads `slice:prefix:name`.
 
     Raises:
         CgroupError: the path can't be a cgroup.
-        NotSupported: for systemd.
+        NotSupported: systemd is to make them, and this host does not run it.
     """
     if systemd:
-        raise NotSupported("systemd cgroup driver is not supported yet", hint="leave out --systemd-cgroup")
+        from ctr_supervisor.cgroups import systemd as driver
+
+        return driver.for_container(config, container_id, rootless_cgroups=rootless_cgroups)
     linux = config.get("linux") or {}
     asked = linux.get("cgroupsPath") or ""
     path = clean(asked or container_id)
@@ -137,12 +149,21 @@ def v1_paths(path: str, found: Hierarchies) -> "dict[str, str]":
     return paths
 
 
-def from_paths(paths: "dict[str, str]", *, rootless_cgroups: bool) -> "Manager":
+def state_of(manager: "Manager") -> "dict[str, Any]":
+    """What state.json keeps of the cgroups: cgroup_paths, and systemd for those that systemd has made."""
+    unit = getattr(manager, "unit", None)
+    return {"cgroup_paths": manager.paths, **(unit.state() if unit is not None else {})}
+
+
+def from_paths(
+    paths: "dict[str, str]", *, rootless_cgroups: bool, systemd: "dict[str, Any] | None" = None
+) -> "Manager":
     """The cgroups of a container that exists.
 
     Args:
         paths: what state.json has as cgroup_paths: by controller, "" for v2. Empty if it was made without cgroups.
         rootless_cgroups: as at creation.
+        systemd: what state.json has as systemd, if it has that.
 
     Raises:
         CgroupError: a path is not absolute.
@@ -150,6 +171,10 @@ def from_paths(paths: "dict[str, str]", *, rootless_cgroups: bool) -> "Manager":
     for path in paths.values():
         if not path.startswith("/") or "\0" in path:
             raise CgroupError(f'state has the cgroup path "{path}", expected an absolute one')
+    if systemd:
+        from ctr_supervisor.cgroups import systemd as driver
+
+        return driver.from_state(paths, systemd, rootless_cgroups=rootless_cgroups)
     if list(paths) == [""] or (not paths and hierarchies().mode == "unified"):
         from ctr_supervisor.cgroups.v2 import Manager as V2
 

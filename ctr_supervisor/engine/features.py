@@ -50,7 +50,7 @@ def features() -> "dict[str, Any]":
         "linux": {
             "namespaces": sorted(NAMESPACES),
             "capabilities": list(capabilities.NAMES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": True},
             "seccomp": seccomp,
             "apparmor": {"enabled": True},
             "selinux": {"enabled": True},

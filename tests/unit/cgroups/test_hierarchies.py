@@ -113,11 +113,6 @@ def test_relative_path_is_beside_the_own_cgroup_on_v2(monkeypatch, asked, path):
     assert manager.for_container(config, "id1", rootless_cgroups=False).paths == {"": path}
 
 
-def test_systemd_driver_is_refused_in_plain_words():
-    with pytest.raises(manager.NotSupported, match="systemd cgroup driver"):
-        manager.for_container({}, "id1", rootless_cgroups=False, systemd=True)
-
-
 def test_recorded_path_must_be_absolute():
     with pytest.raises(CgroupError, match="expected an absolute one"):
         manager.from_paths({"cpu": "x"}, rootless_cgroups=False)

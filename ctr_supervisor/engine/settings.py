@@ -7,6 +7,7 @@ from ctr_common.bootstrap import boolean, nest, text, u32, u32s, u64
 from ctr_common.errors import ConfigError
 from ctr_common.kernel import _kernel
 from ctr_common.spec import capabilities, rlimits
+from ctr_common.spec.validate_process import apparmor_enabled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,8 +107,10 @@ def process_attributes(process: "Process", config: "Config", home: "str | None")
         attributes.append((_kernel.ATTR_RLIMIT, RLIMIT.pack(number, 0, limit["soft"], limit["hard"])))
     if process.get("noNewPrivileges"):
         attributes.append((_kernel.ATTR_NO_NEW_PRIVS, boolean(True)))
-    if process.get("apparmorProfile"):
-        attributes.append((_kernel.ATTR_APPARMOR, text(process["apparmorProfile"])))
+    profile = process.get("apparmorProfile")
+    # Without AppArmor every process is unconfined, and there is no file to say so in.
+    if profile and (profile != "unconfined" or apparmor_enabled()):
+        attributes.append((_kernel.ATTR_APPARMOR, text(profile)))
     if process.get("selinuxLabel"):
         attributes.append((_kernel.ATTR_SELINUX, text(process["selinuxLabel"])))
     attributes += scheduling_attributes(process)
@@ -136,7 +139,7 @@ def environment(process: "Process", home: "str | None") -> "list[str]":
 
 
 def scheduling_attributes(process: "Process") -> "Attributes":
-    """Scheduler, I/O priority and CPU affinity of a process."""
+    """Scheduler and I/O priority of a process."""
     attributes: Attributes = []
     scheduler = process.get("scheduler")
     if scheduler:
@@ -164,10 +167,13 @@ def scheduling_attributes(process: "Process") -> "Attributes":
     if priority:
         value = IOPRIO_CLASSES[priority["class"]] << IOPRIO_CLASS_SHIFT | priority.get("priority", 0)
         attributes.append((_kernel.ATTR_IO_PRIORITY, u32(value)))
-    affinity = process.get("execCPUAffinity") or {}
-    if affinity.get("final"):
-        attributes.append((_kernel.ATTR_CPU_AFFINITY, bit_mask(affinity["final"], ".process.execCPUAffinity.final", 1)))
     return attributes
+
+
+def exec_affinity_attributes(process: "Process") -> "Attributes":
+    """CPU affinity of a process in its cgroup; for exec, since it is not for a container's init (config.md)."""
+    final = (process.get("execCPUAffinity") or {}).get("final")
+    return [(_kernel.ATTR_CPU_AFFINITY, bit_mask(final, ".execCPUAffinity.final", 1))] if final else []
 
 
 def container_wide_attributes(config: "Config") -> "Attributes":

@@ -145,6 +145,7 @@ class Execution:
         """Hands over everything that the process does to itself."""
         config = self.container.config
         attributes = settings.process_attributes(self.process, config, home)
+        attributes += settings.exec_affinity_attributes(self.process)
         attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
         if self.options.preserve_fds:
             attributes.append((_kernel.ATTR_PRESERVE_FDS, u32(self.options.preserve_fds)))

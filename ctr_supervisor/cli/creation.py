@@ -2,7 +2,7 @@
 
 import os
 
-from ctr_common.errors import CtrError, NotSupported
+from ctr_common.errors import CtrError
 from ctr_supervisor.cli.parser import BOOL, INT, Flag
 
 TYPE_CHECKING = False
@@ -71,8 +71,6 @@ def prepare(
     Raises:
         CtrError: a flag asks for something that is not possible; the working directory is the bundle afterwards.
     """
-    if surroundings.systemd_cgroup:
-        raise NotSupported("systemd cgroups (--systemd-cgroup) are not in this release")
     rootless = surroundings.rootless_choice()
     pid_file = absolute(arguments.string("pid-file"))
     bundle = enter_bundle(arguments.string("bundle"))

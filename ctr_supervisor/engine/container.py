@@ -73,7 +73,9 @@ class Container:
         """The manager of its cgroups."""
         if self._cgroups is None:
             self._cgroups = cgroups.from_paths(
-                self.state.get("cgroup_paths", {}), rootless_cgroups=self.runtime.rootless_cgroups
+                self.state.get("cgroup_paths", {}),
+                rootless_cgroups=self.runtime.rootless_cgroups,
+                systemd=self.state.get("systemd"),
             )
         return self._cgroups
 

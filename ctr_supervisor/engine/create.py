@@ -206,6 +206,8 @@ class Creation:
         found = status.read_stat(launched.pid)
         if found is None:
             raise CtrError(f"container process {launched.pid} vanished")
+        assert self.cgroups is not None
+        self.container.state.update(cgroups.state_of(self.cgroups))
         self.container.state.update(
             init_process_pid=launched.pid,
             init_process_start=found[1],

@@ -33,15 +33,16 @@ def copy_of(path: str, recursive: bool, setting: int = 0) -> int:
     Args:
         path: on the host; symlinks are followed.
         recursive: with the mounts below.
-        setting: MOUNT_ATTR_* to set on it.
+        setting: MOUNT_ATTR_* to set on it, and on the mounts below.
 
     Returns:
         its fd.
     """
-    tree = _kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | (AT_RECURSIVE if recursive else 0))
+    depth = AT_RECURSIVE if recursive else 0
+    tree = _kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | depth)
     if setting:
         try:
-            _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting)
+            _kernel.mount_setattr(tree, "", AT_EMPTY_PATH | depth, setting)
         except BaseException:
             os.close(tree)
             raise

@@ -15,11 +15,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_common.spec.types import Config, Device, IDMapping, Linux, Resources, Seccomp
 
-# What this release does for them. What it cannot do is refused, because the specification forbids to pass it over
-# (runtime.md, "Errors"), and `features` says so too.
-MOVES_NET_DEVICES = False
-SETS_INTEL_RDT = False
-
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 
 PROPAGATIONS = (
@@ -256,11 +251,10 @@ def _check_net_devices(linux: "Linux", kinds: "dict[str, str]", rootless: bool, 
             if not 0 < len(text.encode()) < 16 or text in (".", "..") or any(c in "/:" or c.isspace() for c in text):
                 problems.add(place, f"{dumps(text)} is not a name for a network device")
                 break
-        other = names.setdefault(new, where)
+        # The kernel puts a number where %d stands.
+        other = where if "%d" in new else names.setdefault(new, where)
         if other != where:
             problems.add(f"{where}.name", f"{dumps(new)} is the name of {other} already")
-    if not MOVES_NET_DEVICES:
-        problems.add(".linux.netDevices", "moving network devices is not supported by this release")
 
 
 # -- devices and resources
@@ -345,23 +339,28 @@ def _check_seccomp(seccomp: "Seccomp", problems: "Problems") -> None:
 
 def _check_intel_rdt(linux: "Linux", problems: "Problems") -> None:
     rdt = linux.get("intelRdt")
-    if not rdt:
+    if rdt is None:
         return
+    where = ".linux.intelRdt"
     group = rdt.get("closID") or ""
-    if group in (".", "..") or "/" in group:
-        problems.add(".linux.intelRdt.closID", f"invalid intelRdt.ClosID {dumps(group)}")
+    if group in (".", "..") or ("/" in group and group != "/"):
+        problems.add(f"{where}.closID", f"invalid intelRdt.ClosID {dumps(group)}")
     bandwidth = rdt.get("memBwSchema") or ""
     if bandwidth and (not bandwidth.startswith("MB:") or "\n" in bandwidth):
-        problems.add(".linux.intelRdt.memBwSchema", f"expected one line that starts with MB:, got {dumps(bandwidth)}")
-    if any(rdt.values()) and not intel_rdt_enabled():
-        problems.add(".linux.intelRdt", "intelRdt is specified in config, but Intel RDT is not supported or enabled")
-    elif any(rdt.values()) and not SETS_INTEL_RDT:
-        problems.add(".linux.intelRdt", "intelRdt is not supported by this release")
+        problems.add(f"{where}.memBwSchema", f"expected one line that starts with MB:, got {dumps(bandwidth)}")
+    from ctr_common import resctrl
 
-
-def intel_rdt_enabled() -> bool:
-    """Whether the resctrl filesystem is mounted."""
-    return os.path.exists("/sys/fs/resctrl/info")
+    mounted = resctrl.find()
+    if mounted is None:
+        problems.add(where, "intelRdt is specified in config, but Intel RDT is not enabled")
+        return
+    for key, wanted, there, what in (
+        ("l3CacheSchema", rdt.get("l3CacheSchema"), mounted.allocates_cache, "Intel RDT/CAT is not enabled"),
+        ("memBwSchema", bandwidth, mounted.allocates_bandwidth, "Intel RDT/MBA is not enabled"),
+        ("enableMonitoring", rdt.get("enableMonitoring"), mounted.monitors, "this host has no counters for it"),
+    ):
+        if wanted and not there:
+            problems.add(f"{where}.{key}", f"intelRdt.{key} is specified in config, but {what}")
 
 
 def _check_personality(linux: "Linux", problems: "Problems") -> None:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from ctr_common.channel import Channel, Message
     from ctr_common.spec.types import Config, Process
+    from ctr_supervisor.engine.rdt import Group
+    from ctr_supervisor.network.devices import MovedDevices
     from ctr_supervisor.process.notify import NotifySocket
 
 # A hostile FUSE or network mount can hang a mount call; no start hangs with it for ever.
@@ -99,6 +101,10 @@ def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOption
         launch.check_preserved_fds(options.preserve_fds + options.listen_fds)
     for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
         runtime.warn(warning)
+    if options.networks:
+        from ctr_supervisor.network.config import check
+
+        options.networks = check(options.networks, config)
     directory = StateDir(runtime.root, container_id)
     directory.make()
     creation = Creation(runtime, directory, config, bundle, options)
@@ -130,6 +136,8 @@ class Creation:
         self.console_slave = Fd(-1)
         self.hooks_have_run = False
         self.notify: NotifySocket | None = None
+        self.rdt: Group | None = None
+        self.net_devices: MovedDevices | None = None
 
     def run(self) -> Created:
         """All of it, in order."""
@@ -141,12 +149,15 @@ class Creation:
             self.place_in_cgroups(launched)
             launched.go()
             self.record_process(launched)
+            self.set_up_networks(launched)
             home = self.set_up_namespaces(launched)
             self.set_up_process(launched, home)
         except CtrError as error:
             raise self.explain(error).within(launch.CONTEXT) from None
         self.record_prepared()
         handover.announce(self.options, launched)
+        if self.net_devices is not None:
+            self.net_devices.close()
         return Created(self.container, launched, self.console_master, self.notify)
 
     def explain(self, error: CtrError) -> CtrError:
@@ -199,6 +210,11 @@ class Creation:
             "external_descriptors": [],
             "new_keyring": not self.options.no_new_keyring,
         }
+        if self.linux.get("intelRdt") is not None:
+            from ctr_supervisor.engine import rdt
+
+            self.rdt = rdt.plan(self.linux["intelRdt"], self.container.id)
+            self.container.state.update(self.rdt.as_state())
         directory.save(self.container.state)
 
     def record_process(self, launched: launch.Launched) -> None:
@@ -232,7 +248,25 @@ class Creation:
     def place_in_cgroups(self, launched: launch.Launched) -> None:
         """Moves the process into what it was not born in."""
         assert self.cgroups is not None
+        if self.rdt is not None:
+            from ctr_supervisor.engine import rdt
+
+            rdt.apply(self.rdt, launched.pid, self.linux["intelRdt"])
         self.cgroups.apply(launched.pid)
+
+    # -- networks
+
+    def set_up_networks(self, launched: launch.Launched) -> None:
+        """Networks and network devices are there before the first hook looks for them."""
+        if self.options.networks:
+            from ctr_supervisor.network import networks
+
+            self.container.state["networks"] = networks.set_up(self.options.networks, launched.pid)
+            self.container.directory.save(self.container.state)
+        if self.linux.get("netDevices"):
+            from ctr_supervisor.network import devices
+
+            self.net_devices = devices.move_in(self.linux["netDevices"], launched.pid)
 
     # -- process
 
@@ -401,12 +435,19 @@ class Creation:
             self.reap_worker()
         self.console_master.close()
         self.console_slave.close()
+        if self.net_devices is not None:
+            for failure in self.net_devices.give_back():
+                self.runtime.ignore(failure)
         if self.launched is not None:
             self.launched.kill()
             self.launched.close()
         try:
             if self.cgroups is not None:
                 self.cgroups.destroy()
+            if self.rdt is not None or "networks" in self.container.state:
+                from ctr_supervisor.engine.delete import release
+
+                release(self.container.state)
         except CtrError as error:
             self.runtime.ignore(error)
         self.container.directory.remove()

@@ -11,6 +11,10 @@ from ctr_supervisor.engine.kill import SIGKILL, has_own_pid_namespace, send
 from ctr_supervisor.engine.launch import KILL_TIMEOUT, poll_readable
 from ctr_supervisor.engine.runtime import Runtime
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
     """Removes a container.
@@ -73,7 +77,7 @@ def destroy(container: containers.Container) -> None:
     """Removes what a stopped container left, and runs its poststop hooks; the caller holds the lock.
 
     Raises:
-        CgroupError: a cgroup could not be removed; the state stays, so that delete can be tried again.
+        CtrError: a cgroup or another thing could not be removed; the state stays, so that delete can be tried again.
     """
     poststop = None
     state = None
@@ -88,8 +92,27 @@ def destroy(container: containers.Container) -> None:
             if container.pid > 0 and not has_own_pid_namespace(container):
                 container.cgroups.kill(SIGKILL)
     container.cgroups.destroy()
+    release(container.state)
     container.directory.remove()
     if poststop and state is not None:
         # runtime-spec, "Lifecycle" step 13: a failing poststop hook is logged, and the rest goes on.
         for failure in hooks.run_all_ignoring_failures(poststop, state, "poststop"):
             container.runtime.ignore(failure)
+
+
+def release(state: "dict[str, Any]") -> None:
+    """Removes what a container has of the host beside its cgroups: networks, its group for Intel RDT.
+
+    Raises:
+        CtrError: the kernel refused.
+    """
+    if state.get("networks"):
+        from ctr_supervisor.network import networks
+
+        networks.destroy(state["networks"])
+    if state.get("intel_rdt_path"):
+        from ctr_supervisor.engine import rdt
+
+        group = rdt.from_state(state)
+        if group is not None:
+            rdt.remove(group)

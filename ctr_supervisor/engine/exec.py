@@ -137,6 +137,10 @@ class Execution:
 
     def place_in_cgroups(self, launched: launch.Launched) -> None:
         """The container's cgroups, or the sub-cgroups asked for."""
+        if self.container.state.get("intel_rdt_path"):
+            from ctr_supervisor.engine import rdt
+
+            rdt.join(self.container.state, launched.pid)
         if not launched.in_cgroup:
             cgroup = list(self.options.cgroup) or None
             self.container.cgroups.add_pid(launched.pid, cgroup, init_pid=self.container.pid)

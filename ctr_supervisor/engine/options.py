@@ -5,6 +5,7 @@ from ctr_common.errors import ConfigError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from ctr_common.spec.types import Process
 
@@ -44,10 +45,11 @@ class CreateOptions(ProcessOptions):
         no_pivot: move the root with MS_MOVE instead of pivot_root (a root file system on a ramdisk).
         no_new_keyring: keep the caller's session keyring.
         listen_fds: how many further fds the caller got by socket activation (LISTEN_FDS).
+        networks: networks of libcontainer's kind; see ctr_supervisor/network/config.py.
         others: of ProcessOptions.
     """
 
-    __slots__ = ("listen_fds", "no_new_keyring", "no_pivot")
+    __slots__ = ("listen_fds", "networks", "no_new_keyring", "no_pivot")
 
     def __init__(
         self,
@@ -59,11 +61,13 @@ class CreateOptions(ProcessOptions):
         preserve_fds: int = 0,
         detach: bool = True,
         listen_fds: int = 0,
+        networks: "Sequence[Any]" = (),
     ) -> None:
         super().__init__(console_socket, pid_file, pidfd_socket, detach, preserve_fds)
         self.no_pivot = no_pivot
         self.no_new_keyring = no_new_keyring
         self.listen_fds = listen_fds
+        self.networks = networks
 
 
 class ExecOptions(ProcessOptions):

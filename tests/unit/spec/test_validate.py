@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ctr_common import resctrl
 from ctr_common.errors import ConfigError, UsageError
-from ctr_common.spec import load, schema, validate, validate_linux, validate_process
+from ctr_common.spec import load, schema, validate, validate_process
 from ctr_common.spec.default import default_config
 
 SAMPLES = Path(__file__).parents[2] / "data" / "oci-1.3.0" / "test" / "config"
@@ -586,8 +587,7 @@ def test_rootless_cannot_set_groups_with_one_mapped_group(bundle: Path) -> None:
     assert problems_of(config, bundle) == []
 
 
-def test_rootless_cannot_move_network_devices(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate_linux, "MOVES_NET_DEVICES", True)
+def test_rootless_cannot_move_network_devices(bundle: Path) -> None:
     config = changed(both(with_user_namespace(), put("linux", "netDevices", {"eth0": {}})))
     assert problems_of(config, bundle, rootless=True) == [
         (".linux.netDevices", "network devices are not supported for rootless containers")
@@ -603,24 +603,35 @@ def test_labels_need_a_security_module(bundle: Path, monkeypatch: pytest.MonkeyP
         assert paths == ([] if on else [".process.selinuxLabel", ".process.apparmorProfile"])
 
 
-def test_a_resctrl_group_needs_resctrl(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = changed(put("linux", "intelRdt", {"closID": "a", "memBwSchema": "MB:0=1"}))
-    monkeypatch.setattr(validate_linux, "SETS_INTEL_RDT", True)
-    monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: False)
-    assert [path for path, _ in problems_of(config, bundle)] == [".linux.intelRdt"]
-    monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: True)
+def test_network_devices_may_share_a_template_for_their_names(bundle: Path) -> None:
+    config = changed(put("linux", "netDevices", {"a": {"name": "eth%d"}, "b": {"name": "eth%d"}}))
     assert problems_of(config, bundle) == []
 
 
-def test_what_this_release_cannot_do_is_refused_and_not_passed_over(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(validate_linux, "intel_rdt_enabled", lambda: True)
-    config = changed(both(put("linux", "netDevices", {"eth0": {}}), put("linux", "intelRdt", {"closID": "a"})))
+@pytest.mark.parametrize("asked", [{}, {"closID": "a"}, {"memBwSchema": "MB:0=1"}])
+def test_a_resctrl_group_needs_resctrl(asked: dict, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = changed(put("linux", "intelRdt", asked))
+    monkeypatch.setattr(resctrl, "find", lambda: None)
     assert problems_of(config, bundle) == [
-        (".linux.netDevices", "moving network devices is not supported by this release"),
-        (".linux.intelRdt", "intelRdt is not supported by this release"),
+        (".linux.intelRdt", "intelRdt is specified in config, but Intel RDT is not enabled")
     ]
+
+
+def test_a_resctrl_group_can_have_what_the_host_can_divide_and_count(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resctrl, "find", lambda: resctrl.Resctrl(str(tmp_path)))
+    asked = {"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=10", "enableMonitoring": True, "closID": "/"}
+    config = changed(put("linux", "intelRdt", asked))
+    assert [path for path, _ in problems_of(config, bundle)] == [
+        ".linux.intelRdt.l3CacheSchema",
+        ".linux.intelRdt.memBwSchema",
+        ".linux.intelRdt.enableMonitoring",
+    ]
+    for name in ("L3", "MB", "L3_MON"):
+        (tmp_path / "info" / name).mkdir(parents=True)
+    (tmp_path / "info/L3_MON/mon_features").write_text("llc_occupancy\n")
+    assert problems_of(config, bundle) == []
 
 
 def test_unknown_capabilities_are_a_warning(bundle: Path) -> None:

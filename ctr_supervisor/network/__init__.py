@@ -1,0 +1,1 @@
+"""Networks of containers: host devices that are moved in, and networks of libcontainer's kind."""

@@ -51,6 +51,7 @@ BY_MACHINE = {
         "openat": (257, 1),
         "mkdirat": (258, 1),
         "mknodat": (259, 1),
+        "newfstatat": (262, 1),
         "unlinkat": (263, 1),
         "symlinkat": (266, 2),
     },

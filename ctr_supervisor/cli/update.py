@@ -1,6 +1,6 @@
 """`ctrun update`."""
 
-from ctr_common.errors import CgroupError, ConfigError, CtrError, NotSupported, UsageError
+from ctr_common.errors import CgroupError, ConfigError, UsageError
 from ctr_common.log import quote
 from ctr_supervisor.cli import quantities
 from ctr_supervisor.cli.parser import INT, OUT_OF_RANGE, Flag, parse_int
@@ -90,9 +90,14 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     container.load(runtime, container_id)
     source = arguments.string("resources")
     changes = read(source) if source else from_flags(arguments)
-    check_rdt(arguments)
     try:
-        update.update(runtime, container_id, changes)
+        update.update(
+            runtime,
+            container_id,
+            changes,
+            l3_cache=arguments.string("l3-cache-schema"),
+            mem_bw=arguments.string("mem-bw-schema"),
+        )
     except CgroupError as error:
         if not source:
             # Nobody wrote JSON here.
@@ -178,22 +183,3 @@ def read_stdin() -> bytes:
         if left < 0:
             raise ConfigError(f"standard input: longer than {INPUT_LIMIT >> 20} MiB")
     return b"".join(parts)
-
-
-def check_rdt(arguments: "Arguments") -> None:
-    """Refuses schemata for what this host or this release does not have.
-
-    Raises:
-        CtrError: in runc's words, where the host lacks it.
-        NotSupported: where it would be possible.
-    """
-    import os
-
-    for flag, resource, text in (
-        ("l3-cache-schema", "L3", "Intel RDT/CAT: l3 cache schema is not enabled"),
-        ("mem-bw-schema", "MB", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
-    ):
-        if arguments.string(flag):
-            if not os.path.isdir(f"/sys/fs/resctrl/info/{resource}"):
-                raise CtrError(text)
-            raise NotSupported(f"--{flag} is not supported by this release")

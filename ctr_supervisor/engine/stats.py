@@ -40,6 +40,26 @@ def check_running(container: containers.Container) -> None:
 def of_container(container: containers.Container) -> "dict[str, Any]":
     """The statistics of a container that is there; see `stats`."""
     found = cgroup_stats.read(container.cgroups.paths)
-    found["intel_rdt"] = {}
-    found["network_interfaces"] = None
+    found["intel_rdt"] = _rdt(container)
+    found["network_interfaces"] = _interfaces(container)
     return found
+
+
+def _rdt(container: containers.Container) -> "dict[str, Any]":
+    """What Intel RDT tells of a container that has a group there."""
+    if not container.state.get("intel_rdt_path"):
+        return {}
+    from ctr_supervisor.engine import rdt
+
+    group = rdt.from_state(container.state)
+    return rdt.statistics(group) if group is not None else {}
+
+
+def _interfaces(container: containers.Container) -> "list[dict[str, Any]] | None":
+    """What went through the veth pairs that the runtime made; Go writes null for none."""
+    configured = container.state.get("networks")
+    if not configured:
+        return None
+    from ctr_supervisor.network import networks
+
+    return networks.statistics(configured) or None

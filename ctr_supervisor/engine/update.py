@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 PREFIX = ".linux.resources"
 
 
-def update(runtime: Runtime, container_id: str, changes: "Resources") -> None:
+def update(runtime: Runtime, container_id: str, changes: "Resources", *, l3_cache: str = "", mem_bw: str = "") -> None:
     """Sets limits, and writes them into the container's configuration.
 
     Device rules are left alone: somebody may have added to them what the configuration does not know.
 
     Args:
         changes: as in `.linux.resources`; 0 and "" stand for "as it is".
+        l3_cache: schema of the L3 cache for Intel RDT, "" to leave it as it is.
+        mem_bw: schema of the memory bandwidth, likewise.
 
     Raises:
         ContainerNotFound: there is no such container.
         WrongState: it has stopped.
+        NotSupported: the host has no Intel RDT.
         CgroupError: a limit could not be set. The limits are what they were, or the log has a warning. JSON paths
             start at `changes`.
     """
@@ -40,33 +43,74 @@ def update(runtime: Runtime, container_id: str, changes: "Resources") -> None:
             raise WrongState("container not running")
         if resources.asks_for_kernel_memory(changes):
             runtime.warn("Kernel memory settings are ignored and will be removed")
-        _apply(container, changes)
+        _Change(container, changes, l3_cache, mem_bw).run()
     finally:
         container.directory.unlock()
 
 
-def _apply(container: containers.Container, changes: "Resources") -> None:
-    config: Any = container.config
-    linux: Any = config.get("linux") or {}
-    old: Any = linux.get("resources") or {}
-    wanted = resources.to_set(old, changes)
-    before = Snapshot(container.cgroups.paths, wanted)
-    try:
-        container.cgroups.set(wanted, skip_devices=True)
-        config = {**config, "linux": {**linux, "resources": resources.merge(old, changes)}}
-        container.directory.write(CONFIG_FILE, fastjson.dumps(config).encode())
-    except BaseException as error:
-        _set_back(container, before)
-        if isinstance(error, CtrError):
-            error.json_path = error.json_path.removeprefix(PREFIX)
-        raise
+class _Change:
+    """One update under way; the caller holds the lock."""
 
+    def __init__(self, container: containers.Container, changes: "Resources", l3_cache: str, mem_bw: str) -> None:
+        self.container = container
+        self.config: Any = container.config
+        self.linux: Any = self.config.get("linux") or {}
+        self.old: Resources = self.linux.get("resources") or {}
+        self.changes = changes
+        self.wanted = resources.to_set(self.old, changes)
+        self.l3_cache = l3_cache
+        self.mem_bw = mem_bw
 
-def _set_back(container: containers.Container, before: Snapshot) -> None:
-    try:
-        before.restore()
-    except CtrError as error:
-        container.runtime.warn(
+    def run(self) -> None:
+        """Sets all or nothing."""
+        before = Snapshot(self.container.cgroups.paths, self.wanted)
+        try:
+            self.container.cgroups.set(self.wanted, skip_devices=True)
+            new = {**self.linux, "resources": resources.merge(self.old, self.changes)}
+            if self.l3_cache or self.mem_bw:
+                new["intelRdt"] = self.set_rdt()
+            self.container.directory.write(CONFIG_FILE, fastjson.dumps({**self.config, "linux": new}).encode())
+        except BaseException as error:
+            self.set_back(before)
+            if isinstance(error, CtrError):
+                error.json_path = error.json_path.removeprefix(PREFIX)
+            raise
+
+    def set_rdt(self) -> "Any":
+        """Changes the schemata; returns what belongs into the configuration."""
+        from ctr_supervisor.engine import rdt
+
+        state = self.container.state
+        configured: Any = self.linux.get("intelRdt") or {}
+        changed, group = rdt.update(
+            configured,
+            rdt.from_state(state),
+            self.container.id,
+            self.container.pid,
+            self.l3_cache,
+            self.mem_bw,
+        )
+        # Where the container gets a group only now, `delete` has to know of it.
+        state.update(group.as_state())
+        self.container.directory.save(state)
+        return changed
+
+    def set_back(self, before: Snapshot) -> None:
+        """Makes the limits what they were."""
+        try:
+            if "systemd" in self.container.state:
+                # It would write its own idea of the limits again one day.
+                self.container.cgroups.set(resources.to_undo(self.old, self.wanted), skip_devices=True)
+        except CtrError as error:
+            self.warn(error)
+        try:
+            before.restore()
+        except CtrError as error:
+            self.warn(error)
+
+    def warn(self, error: CtrError) -> None:
+        """Tells that something is different now from what the state says."""
+        self.container.runtime.warn(
             f"Setting back cgroup configs failed due to error: {error}, "
             "your state.json and actual configs might be inconsistent."
         )

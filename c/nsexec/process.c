@@ -2,7 +2,7 @@
  * The container process: what it does to itself between its birth and execve, in the order of its life.
  *
  *   engine                    container process
- *   GO                     ─▶ root of its user namespace; cgroup and time namespace
+ *   GO                     ─▶ cgroups v1; root of its user namespace; cgroup and time namespace
  *                          ◀─ NAMESPACES_READY
  *   (the setup worker makes the rootfs)
  *   SETTINGS               ─▶ the sequence in `finalise`
@@ -61,11 +61,37 @@ static void wait_for_stage_0(int released)
     close(released);
 }
 
+/*
+ * A thread that writes 0 to `tasks` moves itself, and only then the kernel need not hold off every fork on the machine:
+ * a process that is moved by somebody else waits for an RCU grace period, 8 ms (Linux 6.18, cgroup_procs_write_start).
+ * The rights that count are those of the engine, which opened the file.
+ */
+static void enter_cgroup(const struct context *context, int tasks)
+{
+    if (write_at_once(tasks, "0", 1) == 0)
+        return;
+    int number = errno;
+    auto_free char *link = format_text("self/fd/%d", tasks);
+    char path[PATH_MAX];
+    ssize_t length = readlinkat(context->proc, link, path, sizeof(path) - 1);
+    path[length < 0 ? 0 : length] = '\0';
+    fail(.step = "enter cgroup", .syscall = "write", .number = number, .path = path);
+}
+
 static void wait_for_go(const struct context *context)
 {
     struct message message;
+    struct attribute attribute;
 
     message_expect(context->socket, MSG_GO, &message);
+    struct cursor cursor = message_attributes(&message);
+    while (attribute_next(&cursor, &attribute)) {
+        if (attribute.info->type != ATTR_CGROUP_TASKS_FD)
+            fail(.kind = "ProtocolError", .step = "read go",
+                 .message = format_text("%s does not belong in GO", attribute.info->name));
+        auto_fd tasks = attribute_fd(&attribute, &message);
+        enter_cgroup(context, tasks);
+    }
     message_release(&message);
 }
 

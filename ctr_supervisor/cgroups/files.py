@@ -212,6 +212,24 @@ def unmake(made: list[str]) -> None:
             continue
 
 
+def open_entry(path: str) -> int:
+    """Opens a file by which processes enter a cgroup; the fd is the caller's.
+
+    Raises:
+        CgroupError: it can't be opened, or is not of a cgroup.
+    """
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise failure(error, "open", path) from None
+    try:
+        verify(fd, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def enter(path: str, pid: int) -> None:
     """Moves a process (all its threads) into a cgroup.
 

@@ -288,6 +288,14 @@ class V1(v1.Manager):
         """Makes sure that the unit can be made; that happens around the first process."""
         self._check_unused()
 
+    def clone_fd(self) -> "int | None":
+        """Fd for CLONE_INTO_CGROUP, once the unit is there."""
+        return super().clone_fd() if self.unit.started else None
+
+    def entry_fds(self, in_v2: bool) -> "list[int] | None":
+        """Files to enter by, once the unit is there."""
+        return super().entry_fds(in_v2) if self.unit.started else None
+
     def set(self, resources: "Resources", *, skip_devices: bool = False) -> None:
         """Sets limits; those for a unit that is not there yet at its start."""
         if not self.unit.started:

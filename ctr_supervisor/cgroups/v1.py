@@ -86,8 +86,27 @@ class Manager:
         path = self._main()
         return bool(path) and os.path.isdir(path)
 
-    def clone_fd(self) -> None:
-        """None: CLONE_INTO_CGROUP is for v2."""
+    def clone_fd(self) -> "int | None":
+        """Fd of a hybrid host's v2 cgroup."""
+        # Rootless: `apply` knows which cgroups can be done without.
+        return None if self._rootless or "" not in self.paths else files.open_directory(self.paths[""])
+
+    def entry_fds(self, in_v2: bool) -> "list[int] | None":
+        """The files `tasks`, and cgroup.procs of the v2 cgroup for whom was not born there."""
+        if self._rootless:
+            return None
+        names = {path: "tasks" if controller else "cgroup.procs" for controller, path in self.paths.items()}
+        if in_v2:
+            del names[self.paths[""]]
+        opened: list[int] = []
+        try:
+            for path, name in names.items():
+                opened.append(files.open_entry(f"{path}/{name}"))
+        except BaseException:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
 
     def apply(self, pid: int) -> None:
         """Moves the first process."""

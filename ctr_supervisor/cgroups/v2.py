@@ -123,6 +123,10 @@ class Manager:
         """Fd for CLONE_INTO_CGROUP."""
         return files.open_directory(self._path()) if self.paths else None
 
+    def entry_fds(self, in_v2: bool) -> "list[int] | None":
+        """Nothing is left to enter for whom was born there; others can't move themselves any cheaper."""
+        return [] if in_v2 or not self.paths else None
+
     def apply(self, pid: int) -> None:
         """Moves the first process, unless it was born here."""
         if not self.paths:

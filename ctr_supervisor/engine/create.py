@@ -146,8 +146,7 @@ class Creation:
         self.make_cgroups()
         try:
             launched = self.launch_process()
-            self.place_in_cgroups(launched)
-            launched.go()
+            launched.go(self.place_in_cgroups(launched))
             self.record_process(launched)
             self.set_up_networks(launched)
             home = self.set_up_namespaces(launched)
@@ -245,14 +244,17 @@ class Creation:
         self.cgroups.create()
         self.cgroups.set(self.linux.get("resources") or {})
 
-    def place_in_cgroups(self, launched: launch.Launched) -> None:
-        """Moves the process into what it was not born in."""
+    def place_in_cgroups(self, launched: launch.Launched) -> "list[int]":
+        """Moves the process into what it was not born in; returns fds of what it has to enter by itself."""
         assert self.cgroups is not None
         if self.rdt is not None:
             from ctr_supervisor.engine import rdt
 
             rdt.apply(self.rdt, launched.pid, self.linux["intelRdt"])
-        self.cgroups.apply(launched.pid)
+        entries = self.cgroups.entry_fds(launched.in_cgroup)
+        if entries is None:
+            self.cgroups.apply(launched.pid)
+        return entries or []
 
     # -- networks
 

@@ -74,8 +74,7 @@ class Execution:
             with Fd(pidfd):
                 home = self.lookup_home()
                 launched = self.launch_process(pidfd)
-            self.place_in_cgroups(launched)
-            launched.go()
+            launched.go(self.place_in_cgroups(launched))
             self.set_up_process(launched, home)
             handover.announce(self.options, launched)
             launched.await_execve()
@@ -135,15 +134,17 @@ class Execution:
             if cgroup is not None:
                 os.close(cgroup)
 
-    def place_in_cgroups(self, launched: launch.Launched) -> None:
-        """The container's cgroups, or the sub-cgroups asked for."""
+    def place_in_cgroups(self, launched: launch.Launched) -> "list[int]":
+        """The container's cgroups, or the sub-cgroups asked for; fds of those that the process has to enter by itself."""
         if self.container.state.get("intel_rdt_path"):
             from ctr_supervisor.engine import rdt
 
             rdt.join(self.container.state, launched.pid)
-        if not launched.in_cgroup:
-            cgroup = list(self.options.cgroup) or None
+        cgroup = list(self.options.cgroup) or None
+        entries = None if cgroup else self.container.cgroups.entry_fds(launched.in_cgroup)
+        if entries is None:
             self.container.cgroups.add_pid(launched.pid, cgroup, init_pid=self.container.pid)
+        return entries or []
 
     def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
         """Hands over everything that the process does to itself."""

@@ -2,7 +2,7 @@
 
 spawn ctr-init ── BOOTSTRAP ──▶ stage 0: joins, clone3, id maps
               ◀── CHILD ─────── (pid, pidfd); stage 0 ends
-cgroups        ── GO ─────────▶ container process
+cgroups        ── GO ─────────▶ container process, which enters those of v1
               ◀── NAMESPACES_READY
 """
 
@@ -58,13 +58,21 @@ class Launched:
         self.in_cgroup = in_cgroup
         self.reaped = False
 
-    def go(self) -> None:
-        """Lets it enter what is left of its namespaces; its cgroups are right by now.
+    def go(self, cgroup_entries: "Sequence[int]" = ()) -> None:
+        """Lets it enter what is left of its cgroups and namespaces.
+
+        Args:
+            cgroup_entries: fds from `entry_fds` of its cgroups; closed here.
 
         Raises:
             InitError: it could not.
         """
-        self.channel.send(_kernel.MSG_GO)
+        try:
+            attributes = [(_kernel.ATTR_CGROUP_TASKS_FD, u32(index)) for index in range(len(cgroup_entries))]
+            self.channel.send(_kernel.MSG_GO, attributes, cgroup_entries)
+        finally:
+            for fd in cgroup_entries:
+                os.close(fd)
         self.channel.expect(_kernel.MSG_NAMESPACES_READY, timeout=BOOTSTRAP_TIMEOUT).close()
 
     def send_settings(

@@ -175,9 +175,9 @@ class Driver:
         self.pidfd = received[0]
         self.fds.remove(self.pidfd)
 
-    def go(self) -> None:
+    def go(self, *pairs: Attribute, fds: Iterable[int] = ()) -> None:
         """GO to NAMESPACES_READY."""
-        self.send("GO")
+        self.send("GO", pairs, fds)
         self.expect("NAMESPACES_READY")
 
     def settings(self, *pairs: Attribute, fds: Iterable[int] = ()) -> None:

@@ -289,6 +289,31 @@ def test_a_cgroup_that_cannot_be_entered_is_left_to_the_engine(ready: Ready, dir
     assert driver.child["IN_CGROUP"] == 0
 
 
+@pytest.mark.needs_cgroup_v1
+def test_the_process_enters_the_v1_cgroups_that_go_brings(start: Callable[..., Driver]) -> None:
+    cgroups = [
+        Path(tempfile.mkdtemp(prefix="ctrtest-nsexec-", dir=f"/sys/fs/cgroup/{name}")) for name in ("memory", "pids")
+    ]
+    try:
+        driver = start()
+        driver.bootstrap()
+        with (cgroups[0] / "tasks").open("w") as memory, (cgroups[1] / "tasks").open("w") as pids:
+            driver.go(("CGROUP_TASKS_FD", 0), ("CGROUP_TASKS_FD", 1), fds=[memory.fileno(), pids.fileno()])
+        assert [(path / "cgroup.procs").read_text().split() for path in cgroups] == [[str(driver.pid)]] * 2
+        driver.run(["/bin/true"])
+    finally:
+        for path in cgroups:
+            path.rmdir()
+
+
+def test_a_cgroup_that_can_not_be_entered_is_named(start: Callable[..., Driver]) -> None:
+    driver = start()
+    driver.bootstrap()
+    with open("/dev/full", "w") as full, pytest.raises(Failed) as failure:
+        driver.go(("CGROUP_TASKS_FD", 0), fds=[full.fileno()])
+    assert (failure.value["STEP"], failure.value["PATH"]) == ("enter cgroup", "/dev/full")
+
+
 def test_the_container_process_is_a_child_of_whoever_started_stage_0(ready: Ready) -> None:
     driver = ready(("CLONE_FLAGS", CLONE_NEWPID))
     assert f"PPid:\t{os.getpid()}\n" in Path(f"/proc/{driver.pid}/status").read_text()

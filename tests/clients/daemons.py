@@ -18,6 +18,8 @@ CLEAN_ENV = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "TERM": "xterm",
+    # Podman 5 writes to stderr that cgroup v1 will go; tests read stderr
+    "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
 }
 
 

@@ -44,7 +44,10 @@ def test_run_i_reads_stdin_to_its_end(docker: Docker):
 def test_run_it_gives_a_terminal_of_the_users_size(docker: Docker):
     with docker.terminal("run", "-it", "--rm", "busybox", "sh", rows=31, columns=97) as terminal:
         terminal.expect("# ")
-        terminal.type("stty size; tty; test -t 0 && echo is-a-$((1 + 1))-terminal\n")
+        # the client sets the size some time after the start
+        terminal.type(
+            "until stty size | grep '31 97'; do sleep 0.1; done; tty; test -t 0 && echo is-a-$((1 + 1))-terminal\n"
+        )
         terminal.expect("31 97")
         terminal.expect("/dev/")
         terminal.expect("is-a-2-terminal")

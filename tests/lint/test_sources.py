@@ -17,7 +17,7 @@ REASON = re.compile(r"long (file|because)|not split", re.IGNORECASE)
 # Places that exist on one machine alone, and hosts that a package client is configured for elsewhere.
 FOREIGN = re.compile(
     r"/work/(main|shared)\b|/root/\.|py" + r"pi\.org|pythonhosted\.org|deb" + r"\.debian\.org"
-    r"|registry\.npm" + r"js\.org|docker" + r"\.io/|quay" + r"\.io/|ghcr" + r"\.io/"
+    r"|registry\.npm" + r"js\.org|docker" + r"\.io/[a-z]|quay" + r"\.io/|ghcr" + r"\.io/"
 )
 
 

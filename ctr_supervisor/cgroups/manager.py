@@ -127,8 +127,17 @@ def for_container(config: "Config", container_id: str, *, rootless_cgroups: bool
         from ctr_supervisor.cgroups.v2 import Manager as V2
 
         where = path if path.startswith("/") else join("/", parse_proc_cgroup().get("", "/"), "..", path)
+        owner = None
+        if any(namespace["type"] == "cgroup" for namespace in linux.get("namespaces") or ()):
+            from ctr_supervisor.cgroups import ownership
+
+            owner = ownership.owner(config)
         return V2(
-            {"": join(found.mounts[""], where)}, rootless=rootless_cgroups, resources=resources, chosen=bool(asked)
+            {"": join(found.mounts[""], where)},
+            rootless=rootless_cgroups,
+            resources=resources,
+            chosen=bool(asked),
+            owner=owner,
         )
     from ctr_supervisor.cgroups.v1 import Manager as V1
 

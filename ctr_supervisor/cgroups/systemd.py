@@ -7,7 +7,16 @@ go along with it. What systemd has no property for is then written to the files,
 import os
 
 from ctr_common.errors import CgroupError
-from ctr_supervisor.cgroups import files, subcgroups, systemd_annotations, systemd_properties, v1, v1_resources, v2
+from ctr_supervisor.cgroups import (
+    files,
+    ownership,
+    subcgroups,
+    systemd_annotations,
+    systemd_properties,
+    v1,
+    v1_resources,
+    v2,
+)
 from ctr_supervisor.cgroups.hierarchies import (
     CGROUP_ROOT,
     CONTROLLERS,
@@ -37,10 +46,6 @@ if TYPE_CHECKING:
 
 # The name of systemd's own hierarchy on v1, which nobody else may touch.
 OWN_HIERARCHY = "name=systemd"
-
-# cgroup v2 files that belong to whom a cgroup is delegated, for kernels that don't say which (cgroups(7)).
-DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
-DELEGATED_LIST = "/sys/kernel/cgroup/delegate"
 
 # Any release, for seeing whether values make sense before there is a process.
 NEWEST = 1 << 30
@@ -168,15 +173,14 @@ class V2(v2.Manager):
         paths: see there.
         unit: the container's.
         rootless: see there.
-        owner: uid on the host that the cgroup is handed to; None if it stays ours.
+        owner: see there.
     """
 
-    __slots__ = ("_owner", "unit")
+    __slots__ = ("unit",)
 
     def __init__(self, paths: "dict[str, str]", unit: Unit, *, rootless: bool, owner: "int | None" = None) -> None:
-        super().__init__(paths, rootless=rootless, chosen=True)
+        super().__init__(paths, rootless=rootless, chosen=True, owner=owner)
         self.unit = unit
-        self._owner = owner
 
     def create(self) -> None:
         """Makes sure that the unit can be made; that happens around the first process."""
@@ -211,26 +215,8 @@ class V2(v2.Manager):
         # It has what systemd manages. The other controllers, hugetlb and rdma among them, are handed down to it here.
         self._create()
         super().apply(pid)
-        if self._owner is not None:
-            self._hand_over(self._owner)
+        self._hand_over()
         super().set(systemd_properties.with_rounded_quota(unit.resources), skip_devices=unit.skip_devices)
-
-    def _hand_over(self, owner: int) -> None:
-        """Gives the cgroup to the container's user (runtime-spec, config-linux.md, "Cgroup ownership")."""
-        try:
-            with open(DELEGATED_LIST, encoding="ascii") as lines:
-                names = [line for line in lines.read().split() if "/" not in line]
-        except OSError:
-            names = list(DELEGATED)
-        with files.Directory(self._path()) as directory:
-            for name in (".", *names):
-                try:
-                    os.chown(name, owner, -1, dir_fd=directory.fileno(), follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                except OSError as error:
-                    if not (self._rootless and error.errno in files.DENIED):
-                        raise files.failure(error, "chown", f"{self._path()}/{name}") from None
 
     def add_pid(self, pid: int, cgroup: "str | Sequence[str] | None" = None, init_pid: int = 0) -> None:
         """Moves another process; by way of the service manager where we may not."""
@@ -395,7 +381,7 @@ def for_container(config: "Config", container_id: str, *, rootless_cgroups: bool
             with unit.connect() as bus:
                 top = str(bus.get(MANAGER, "ControlGroup"))
         path = join(CGROUP_ROOT, clean(f"{top}/{where.path()}"))
-        return V2({"": path}, unit, rootless=rootless_cgroups, owner=owner(config))
+        return V2({"": path}, unit, rootless=rootless_cgroups, owner=ownership.owner(config))
     if user:
         raise CgroupError("cannot use rootless systemd cgroups manager on cgroup v1")
     return V1(v1_paths(where, found), unit)
@@ -450,30 +436,3 @@ def owner_of(cgroup: str) -> int:
         if len(uid) == len(part) - len("user-.slice") and uid.isascii() and uid.isdigit():
             return int(uid)
     return 0
-
-
-def owner(config: "Config") -> "int | None":
-    """The uid on the host to which the container's cgroup is handed over.
-
-    That is the process's user if the container can use the cgroup: it has a cgroup namespace of its own, and the
-    cgroups mounted for writing (runtime-spec, config-linux.md, "Cgroup ownership").
-    """
-    linux = config.get("linux") or {}
-    kinds = {space["type"]: space for space in linux.get("namespaces") or ()}
-    if "cgroup" not in kinds or kinds["cgroup"].get("path"):
-        return None
-    if not any(
-        clean(mount["destination"]) == "/sys/fs/cgroup"
-        and "cgroup" in (mount.get("type"), mount.get("source"))
-        and "ro" not in (mount.get("options") or ())
-        for mount in config.get("mounts") or ()
-    ):
-        return None
-    uid = ((config.get("process") or {}).get("user") or {}).get("uid", 0)
-    if "user" not in kinds:
-        return uid
-    for mapping in linux.get("uidMappings") or ():
-        inside = uid - mapping["containerID"]
-        if 0 <= inside < mapping["size"]:
-            return int(mapping["hostID"]) + inside
-    return None

@@ -24,9 +24,10 @@ class Manager:
         rootless: a cgroup that may not be made is done without.
         resources: limits that count at creation: a threaded cgroup can't have all of them.
         chosen: the configuration asks for this path, so that to do without is an error.
+        owner: uid on the host that the cgroup is handed to; None if it stays ours.
     """
 
-    __slots__ = ("_chosen", "_made", "_resources", "_rootless", "_somebody_elses", "paths")
+    __slots__ = ("_chosen", "_made", "_owner", "_resources", "_rootless", "_somebody_elses", "paths")
 
     def __init__(
         self,
@@ -35,11 +36,13 @@ class Manager:
         rootless: bool,
         resources: "Resources | None" = None,
         chosen: bool = False,
+        owner: "int | None" = None,
     ) -> None:
         self.paths = paths
         self._rootless = rootless
         self._resources: Resources = resources or {}
         self._chosen = chosen
+        self._owner = owner
         self._somebody_elses = False
         self._made: list[str] = []
 
@@ -51,6 +54,7 @@ class Manager:
         self._check_unused()
         try:
             self._create()
+            self._hand_over()
         except CgroupError as error:
             if not self._rootless or error.errno not in files.DENIED or self._chosen:
                 raise
@@ -59,6 +63,12 @@ class Manager:
                     "rootless needs no limits + no cgrouppath when no permission is granted for cgroups"
                 ) from None
             self.paths.clear()
+
+    def _hand_over(self) -> None:
+        if self._owner is not None:
+            from ctr_supervisor.cgroups import ownership
+
+            ownership.hand_over(self._path(), self._owner, rootless=self._rootless)
 
     def _check_unused(self) -> None:
         found = self.exists() and self.pids()

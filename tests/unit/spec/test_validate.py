@@ -1,6 +1,6 @@
 """ctr_common/spec/validate*.py: what a configuration means, in runc's words where it has some.
 
-Past 600 lines because it is mostly tables of configurations, one for each rule, that are best read together.
+A long file: it is mostly tables of configurations, one for each rule, that are best read together.
 """
 
 from __future__ import annotations

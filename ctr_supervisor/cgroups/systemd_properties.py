@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 INFINITY = 0xFFFFFFFFFFFFFFFF  # CGROUP_LIMIT_MAX, USEC_INFINITY
 
 # The release that brought each of them (systemd's NEWS).
-NUMBERED_DEVICE_GROUPS_SINCE = 240
+DEVICE_NUMBERS_SINCE = 240
 QUOTA_PERIOD_SINCE = 242
 CPUSET_SINCE = 244
 CPU_IDLE_SINCE = 252
@@ -308,8 +308,8 @@ def device_list(rules: "list[Rule]", version: "Version") -> "list[tuple[str, str
             specifier = _device_group(rule, version)
         else:
             specifier = f"{DEVICE_LINKS[rule.kind]}/{rule.major}:{rule.minor}"
-            # It would only warn of a node that is not there.
-            if not os.path.exists(specifier):
+            # Newer ones take the numbers out of the name; older ones warn of a node that is not there.
+            if version() < DEVICE_NUMBERS_SINCE and not os.path.exists(specifier):
                 continue
         if specifier:
             found.append((specifier, str(rule).rpartition(" ")[2]))
@@ -318,7 +318,7 @@ def device_list(rules: "list[Rule]", version: "Version") -> "list[tuple[str, str
 
 def _device_group(rule: "Rule", version: "Version") -> str:
     prefix = DEVICE_GROUPS[rule.kind]
-    if version() >= NUMBERED_DEVICE_GROUPS_SINCE:
+    if version() >= DEVICE_NUMBERS_SINCE:
         return f"{prefix}{rule.major}"
     with open("/proc/devices", encoding="ascii", errors="replace") as lines:
         kind = ""

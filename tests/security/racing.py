@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.support.slowness import SLOWNESS
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 AT_FDCWD = -100
@@ -179,7 +181,7 @@ def run(
         )
         listener = socket.recv_fds(ours, 1, 1)[1][0]
         try:
-            stops = _serve(listener, at_stop, time.monotonic() + limit)
+            stops = _serve(listener, at_stop, time.monotonic() + limit * SLOWNESS)
         finally:
             if process.poll() is None:
                 try:

@@ -239,6 +239,6 @@ def bind_changes(flags: int, cleared: int) -> tuple[int, int]:
         clearing |= MOUNT_ATTR__ATIME
         if not flags & MS_NODIRATIME:
             clearing |= MOUNT_ATTR_NODIRATIME
-    elif cleared & (MS_NOATIME | MS_RELATIME | MS_STRICTATIME):
+    elif cleared & (MS_NOATIME | MS_STRICTATIME):  # to be without relatime says nothing about what to have
         clearing |= MOUNT_ATTR__ATIME
     return setting, clearing

@@ -23,13 +23,14 @@ SCHEMAS = ROOT / "tests/data/oci-1.3.0"
 FOREIGN_PLATFORMS = ("solaris", "windows", "vm", "zos", "freebsd")
 
 # runtime-spec 1.3, config.md, "Linux mount options", and two that runc knows beside them.
-MOUNT_OPTIONS = """
-acl async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud mand noacl noatime nodev nodiratime
-noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime rbind rdev rdiratime
-relatime remount rexec ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro
-rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave strictatime
-suid symfollow sync tmpcopyup unbindable
-""".split()
+_OPTIONS = """
+    acl async atime bind defaults dev diratime dirsync exec idmap iversion lazytime loud mand noacl noatime nodev
+    nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private ratime
+    rbind rdev rdiratime relatime remount rexec ridmap rnoatime rnodev rnodiratime rnoexec rnorelatime
+    rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid rsymfollow
+    runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable
+"""
+MOUNT_OPTIONS = _OPTIONS.split()
 
 NAMESPACES = ("mount", "pid", "network", "uts", "ipc", "user", "cgroup", "time")
 NAMESPACE_WAYS = ("new", "joined", "absent")

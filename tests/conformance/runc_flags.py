@@ -1,4 +1,4 @@
-"""Every flag of every verb of runc 1.1 to 1.5, long names; hidden and deprecated ones too, since callers still pass them."""
+"""Every flag of every verb of runc 1.1 to 1.5, the long names; hidden ones too, as callers pass them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ _NEW = "bundle console-socket pidfd-socket pid-file no-pivot no-new-keyring pres
 _WORDS = {
     "global": "debug log log-format root criu systemd-cgroup rootless help version",
     "checkpoint": "image-path work-path parent-path leave-running tcp-established tcp-skip-in-flight link-remap"
-    " ext-unix-sk shell-job lazy-pages status-fd page-server file-locks pre-dump manage-cgroups-mode empty-ns auto-dedup",
+    " ext-unix-sk shell-job lazy-pages status-fd page-server file-locks pre-dump manage-cgroups-mode empty-ns"
+    " auto-dedup",
     "create": _NEW,
     "delete": "force",
     "events": "interval stats",
-    "exec": "console-socket pidfd-socket cwd env tty user additional-gids process detach pid-file process-label apparmor"
-    " no-new-privs cap preserve-fds cgroup ignore-paused",
+    "exec": "console-socket pidfd-socket cwd env tty user additional-gids process detach pid-file process-label"
+    " apparmor no-new-privs cap preserve-fds cgroup ignore-paused",
     "features": "",
     "kill": "all",
     "list": "format quiet",

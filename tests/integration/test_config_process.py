@@ -1,4 +1,4 @@
-"""`.process` of config.json, each property seen from inside a container: what happens when it is there, and when not."""
+"""`.process` of config.json, each property seen from inside a container: when it is there, and when it is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundles import Bundles
 from tests.support.inside import Inside, as_root_of_the_host, changed, parse_probe
 from tests.support.needs import lacking
 from tests.support.runtime import Runtime
@@ -174,9 +173,7 @@ def test_no_new_privileges_is_as_asked(inside: Inside, value: bool | None, seen:
 
 
 @covers(".process.apparmorProfile")
-@pytest.mark.skipif(
-    Path("/sys/module/apparmor/parameters/enabled").exists(), reason="needs a kernel without AppArmor"
-)
+@pytest.mark.skipif(Path("/sys/module/apparmor/parameters/enabled").exists(), reason="needs a kernel without AppArmor")
 def test_a_profile_is_refused_where_there_is_no_apparmor(inside: Inside):
     assert "apparmor" in inside.refused(process(apparmorProfile="some-profile"))
     assert inside("echo", "ran", change=process(apparmorProfile="unconfined")) == "ran"
@@ -341,9 +338,7 @@ def test_clamps_of_the_utilization_reach_the_kernel(inside: Inside, flag: str):
 
 
 @covers(".process.ioPriority.class", ".process.ioPriority.priority", ".process.ioPriority.class={name}")
-@pytest.mark.parametrize(
-    ("name", "number"), [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)]
-)
+@pytest.mark.parametrize(("name", "number"), [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)])
 def test_the_io_priority_is_set(inside: Inside, name: str, number: int):
     found = inside.probe(process(ioPriority={"class": name, "priority": 5}))
     assert int(found["ioprio"]) == number << 13 | 5

@@ -12,7 +12,7 @@ import os
 from ctr_common.channel import Channel
 from ctr_common.errors import CtrError, SetupError
 from ctr_common.kernel import _kernel
-from ctr_init import join, steps
+from ctr_init import join, requests, steps
 from ctr_init.setup import Setup
 
 TYPE_CHECKING = False
@@ -72,6 +72,7 @@ def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             _close_other_fds(fd, plan.pidfd)
             join.protect()
             os.umask(0)  # every mode is given in full where something is made
+            _import_rest(plan)
             steps.execute(Setup(plan, channel, in_pid_namespace))
             code = 0
         except CtrError as error:
@@ -82,6 +83,12 @@ def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             channel.send_error(SetupError(f"{type(error).__name__}: {error}", step="set up namespaces"))
     finally:
         os._exit(code)
+
+
+def _import_rest(plan: "SetupPlan") -> None:
+    """Imports what only some plans need: in the container's namespaces its root may not reach the files any more."""
+    if any(request.options.tmpcopyup for request in requests.of_plan(plan)):
+        import ctr_init.tmpcopyup  # noqa: F401
 
 
 def _close_other_fds(*needed: int) -> None:

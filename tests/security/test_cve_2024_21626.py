@@ -116,6 +116,27 @@ def test_hooks_get_none_of_the_runtimes_fds(
     assert names == STDIO, shown
 
 
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "createContainer",
+        *(
+            pytest.param(stage, marks=pytest.mark.xfail(strict=True, reason="fds of the caller go on to these hooks"))
+            for stage in ("prestart", "createRuntime", "poststart", "poststop")
+        ),
+    ],
+)
+def test_hooks_get_none_of_the_callers_fds(
+    ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path, stage: str
+):
+    """A hook that leaves a daemon behind would hold the caller's pipes and directories open."""
+    (directory / "of the caller").touch()
+    made = bundle(changed(plain, with_hook(stage, f"exec >{directory}/fds; ls -l /proc/self/fd")))
+    with (directory / "of the caller").open() as file:
+        ctrun("run", "-b", made, container_id, pass_fds=(file.fileno(),)).ok()
+    assert "of the caller" not in (directory / "fds").read_text()
+
+
 def test_start_container_hooks_get_none_of_the_runtimes_fds(ctrun: Runtime, bundle: Bundles, container_id: str):
     def hooked(config: Config) -> None:
         config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", f"exec >/tmp/fds; {LIST}"]}]}

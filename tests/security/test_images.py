@@ -81,6 +81,23 @@ def test_the_runtime_loads_nothing_once_the_root_is_the_images(
     assert not ours
 
 
+def test_the_runtime_loads_nothing_in_the_containers_user_namespace(
+    ctrun: Runtime, bundle: Bundles, container_id: str
+):
+    """Its files may be closed to the container's root."""
+    own = Path("/proc/self/ns/user").readlink()
+    inside: list[str] = []
+
+    def at_stop(_: int, stop: racing.Stop) -> None:
+        if ".py" in stop.path and Path(f"/proc/{stop.pid}/ns/user").readlink() != own:
+            inside.append(stop.path)
+
+    made = bundle(changed(plain, with_user_namespace, with_mount("/tmp", "tmpfs", "tmpfs", "tmpcopyup")))
+    outcome = racing.run([ctrun.path, *ctrun.globals, "run", "-b", made, container_id], at_stop)
+    assert outcome.code == 0, repr(outcome)
+    assert inside == []
+
+
 @pytest.mark.parametrize("target", ["absolute", "relative"])
 @pytest.mark.parametrize("kind", ["directory", "file", "tmpfs", "cgroup", "mqueue", "device"])
 def test_a_destination_that_is_a_symlink_stays_in_the_container(

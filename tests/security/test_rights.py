@@ -110,6 +110,19 @@ def test_a_pid_file_is_not_written_through_a_symlink(
     assert (directory / "precious").read_text() == "precious"
 
 
+@pytest.mark.xfail(strict=True, reason="every stdio file is given to the user of the container, also one that is only read")
+def test_a_file_that_the_caller_lets_the_container_read_stays_the_callers(
+    ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
+):
+    """As its owner the container could open /proc/self/fd/0 anew, for writing."""
+    file = directory / "input"
+    file.write_text("text")
+    made = bundle(changed(plain, as_user), args=["cat"])
+    words = [str(ctrun.path), *ctrun.globals, "run", "-b", made, container_id]
+    assert run("sh", "-c", 'file=$1; shift; exec "$@" <$file', "sh", file, *words).text == "text"
+    assert file.stat().st_uid == os.getuid()
+
+
 def test_the_state_is_closed_to_others(ctrun: Runtime, bundle: Bundles, container_id: str):
     with running(ctrun, bundle(plain, args=FOREVER), container_id):
         directory = ctrun.state_root / container_id

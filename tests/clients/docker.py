@@ -22,9 +22,10 @@ class Docker:
         directory: where all of its files go; made here.
         runtime: the OCI runtime, known to it as `ctrun` and its default.
         cgroup: name of the parent cgroup of all containers.
+        driver: who makes the cgroups, `cgroupfs` or `systemd`.
     """
 
-    def __init__(self, directory: Path, runtime: Path, cgroup: str) -> None:
+    def __init__(self, directory: Path, runtime: Path, cgroup: str, driver: str = "cgroupfs") -> None:
         directory.mkdir()
         self.directory = directory
         self.cgroup = cgroup
@@ -45,8 +46,9 @@ class Docker:
             "bridge": "none",
             "iptables": False,
             "ip6tables": False,
-            "cgroup-parent": f"/{cgroup}",
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],
+            # a name without dashes: those would make it a slice in a slice
+            "cgroup-parent": f"/{cgroup}" if driver == "cgroupfs" else f"{cgroup.replace('-', '')}.slice",
+            "exec-opts": [f"native.cgroupdriver={driver}"],
             "runtimes": {"ctrun": {"path": str(runtime)}, "less-capable": {"path": str(self._less_capable(runtime))}},
             "default-runtime": "ctrun",
         }

@@ -16,7 +16,7 @@ CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
-cgroup_manager = "cgroupfs"
+cgroup_manager = "{driver}"
 events_logger = "file"
 infra_image = "localhost/pause"
 runtime = "ctrun"
@@ -44,18 +44,24 @@ class Podman:
         runtime: the OCI runtime, known to it as `ctrun` and its default.
         user: the ordinary user whose subordinate ids `--userns=auto` hands out.
         rootless: the command is run by that user, not by root.
+        driver: who makes the cgroups, `cgroupfs` or `systemd`.
     """
 
-    def __init__(self, directory: Path, runtime: Path, user: User, rootless: bool = False) -> None:
+    def __init__(
+        self, directory: Path, runtime: Path, user: User, rootless: bool = False, driver: str = "cgroupfs"
+    ) -> None:
         self.directory = directory
         self.user = user if rootless else None
         directory.mkdir()
         (directory / "networks").mkdir()
         (directory / "runtime-dir").mkdir(mode=0o700)
-        (directory / "containers.conf").write_text(CONTAINERS_CONF.format(runtime=runtime, directory=directory))
+        settings = CONTAINERS_CONF.format(runtime=runtime, directory=directory, driver=driver)
+        (directory / "containers.conf").write_text(settings)
         # a kernel-made overlay needs no privilege since 5.11, but its whiteouts do on some hosts; vfs always works
-        driver = "vfs" if rootless else "overlay"
-        (directory / "storage.conf").write_text(STORAGE_CONF.format(driver=driver, directory=directory, user=user.name))
+        storage = "vfs" if rootless else "overlay"
+        (directory / "storage.conf").write_text(
+            STORAGE_CONF.format(driver=storage, directory=directory, user=user.name)
+        )
         self.env = {
             **CLEAN_ENV,
             "CONTAINERS_CONF": str(directory / "containers.conf"),

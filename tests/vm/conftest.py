@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from ctr_common.errors import CtrError, NotSupported
-from ctr_supervisor.cgroups import manager
 from tests.support.bundles import Bundles
 from tests.support.command import Result
 from tests.support.needs import lacking
@@ -26,17 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "/tests/vm/" in str(item.path):
             for mark in ("needs_cgroup_v2", "needs_systemd", "needs_root"):
                 item.add_marker(getattr(pytest.mark, mark))
-
-
-def drivers() -> list[str]:
-    """The cgroup drivers that the runtime has."""
-    try:
-        manager.for_container({"linux": {}}, "none", rootless_cgroups=False, systemd=True)
-    except NotSupported:
-        return ["cgroupfs"]
-    except CtrError:
-        pass  # this host has no systemd, the runtime has the driver
-    return ["cgroupfs", "systemd"]
 
 
 class Driver:
@@ -68,7 +55,7 @@ class Driver:
         return CGROUPS / Path(f"/proc/{pid}/cgroup").read_text().strip().removeprefix("0::/")
 
 
-@pytest.fixture(params=drivers())
+@pytest.fixture(params=["cgroupfs", "systemd"])
 def driver(request: pytest.FixtureRequest, ctrun: Runtime) -> Driver:
     """Each of the cgroup drivers in turn."""
     return Driver(request.param, ctrun)

@@ -152,13 +152,6 @@ def test_own_cgroup_is_the_top_of_the_container_s_view(driver: Driver, limited: 
     assert driver("run", "-b", made, container_id).lines == ["0::/", "11"]
 
 
-def test_without_a_cgroup_namespace_the_mount_shows_the_container_s_cgroup_alone(
-    driver: Driver, limited: Limited, container_id: str
-):
-    made = limited(["cat", "/sys/fs/cgroup/pids.max"], pids={"limit": 12})
-    assert driver("run", "-b", made, container_id).text == "12"
-
-
 def test_root_of_a_user_namespace_gets_its_cgroup_delegated(driver: Driver, limited: Limited, container_id: str):
     made = limited(["sh", "-c", "mkdir /sys/fs/cgroup/mine && stat -c %u /sys/fs/cgroup/cgroup.procs"])
 

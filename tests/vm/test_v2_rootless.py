@@ -38,7 +38,7 @@ def configure(bundle: Path, user: SessionUser, args: list[str], **resources: Any
     linux["gidMappings"] = [{"containerID": 0, "hostID": user.gid, "size": 1}]
     linux["resources"] = resources
     for mount in config["mounts"]:
-        mount["options"] = [option for option in mount["options"] if not option.startswith("gid=")]
+        mount["options"] = [option for option in mount.get("options", []) if not option.startswith("gid=")]
         if mount["destination"] == "/sys":
             mount |= {"type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
     (bundle / "config.json").write_text(json.dumps(config))

@@ -40,11 +40,14 @@ class SessionUser:
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={self.runtime_directory}/bus",
         }
 
+    def command(self, *argv: str) -> list[str]:
+        """The command line that runs `argv` as this user, in the environment as it is."""
+        return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--", *argv]
+
     def run(self, *argv: str | Path, timeout: float = 30) -> Result:
         """Runs a command as this user, outside of the user's own cgroups."""
         __tracebackhide__ = True
-        words = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--", *argv]
-        return run(*words, timeout=timeout, env=self.env(), cwd="/")
+        return run(*self.command(*map(str, argv)), timeout=timeout, env=self.env(), cwd="/")
 
     def run_in_scope(self, *argv: str | Path, timeout: float = 30) -> Result:
         """Runs a command as this user in a scope of the user's manager, as a terminal program would be."""

@@ -11,6 +11,7 @@ import os
 from ctr_common import resctrl
 from ctr_common.errors import ConfigError, CtrError, NotSupported
 from ctr_common.fd import Fd
+from ctr_supervisor.process import status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,15 +41,19 @@ class Group:
         path: directory of the class of service.
         monitoring_path: directory of the container's monitoring group, "" for none.
         owned: the directory is this container's to remove.
+        shared: others may be in it, so it is removed only when it is empty.
     """
 
-    __slots__ = ("monitoring_path", "owned", "path", "root")
+    __slots__ = ("monitoring_path", "owned", "path", "root", "shared")
 
-    def __init__(self, root: str, path: str, monitoring_path: str = "", owned: bool = False) -> None:
+    def __init__(
+        self, root: str, path: str, monitoring_path: str = "", owned: bool = False, shared: bool = False
+    ) -> None:
         self.root = root
         self.path = path
         self.monitoring_path = monitoring_path
         self.owned = owned
+        self.shared = shared
 
     def as_state(self) -> "dict[str, Any]":
         """The group as keys of state.json; `intel_rdt_path` is runc's name."""
@@ -56,6 +61,7 @@ class Group:
             "intel_rdt_path": self.path,
             "intel_rdt_monitoring_path": self.monitoring_path,
             "intel_rdt_owned": self.owned,
+            "intel_rdt_shared": self.shared,
             "intel_rdt_root": self.root,
         }
 
@@ -66,7 +72,11 @@ def from_state(state: "dict[str, Any]") -> "Group | None":
     if not path:
         return None
     return Group(
-        state["intel_rdt_root"], path, state.get("intel_rdt_monitoring_path", ""), bool(state.get("intel_rdt_owned"))
+        state["intel_rdt_root"],
+        path,
+        state.get("intel_rdt_monitoring_path", ""),
+        owned=bool(state.get("intel_rdt_owned")),
+        shared=bool(state.get("intel_rdt_shared")),
     )
 
 
@@ -96,6 +106,7 @@ def plan(rdt: "IntelRdt", container_id: str, mounted: "resctrl.Resctrl | None" =
         f"{path}/mon_groups/{container_id}" if monitors(rdt) else "",
         # What has been there before is somebody else's.
         owned=not given or not os.path.isdir(path),
+        shared=bool(given),
     )
 
 
@@ -243,8 +254,14 @@ def remove(group: Group) -> None:
     """
     if group.monitoring_path:
         _remove(group.monitoring_path)
-    if group.owned and group.path != group.root and not resctrl.read(f"{group.path}/{TASKS}"):
+    if group.owned and not (group.shared and _is_used(group.path)):
         _remove(group.path)
+
+
+def _is_used(path: str) -> bool:
+    """Whether a task of a group still runs; one that waits for its parent to ask how it ended is listed too."""
+    stats = [status.read_stat(int(word)) for word in resctrl.read(f"{path}/{TASKS}").split()]
+    return any(stat is not None and stat[0] not in status.DEAD_STATES for stat in stats)
 
 
 def statistics(group: Group, mounted: "resctrl.Resctrl | None" = None) -> "dict[str, Any]":

@@ -17,16 +17,7 @@ from tests.support.runtime import Runtime
 from tests.support.waiting_container import Mount, parse_mountinfo
 
 SOURCE = Path(__file__).with_name("probe.c")
-ALL_CAPABILITIES = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_SETUID",
-    "CAP_SETGID",
-    "CAP_SYS_ADMIN",
-]
+USUAL = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "MKNOD", "SETGID", "SETUID", "SYS_ADMIN")
 
 
 def build_probe(directory: Path) -> Path:
@@ -63,9 +54,9 @@ def changed(*changes: Mapping[str, Any] | Mutator | None) -> Mutator:
 
 def as_root_of_the_host(config: Config) -> None:
     """Gives the process what a test needs to look around: root's usual capabilities and no no_new_privs."""
-    config["process"]["capabilities"] = dict.fromkeys(
-        ("bounding", "effective", "permitted", "inheritable"), USUAL_CAPABILITIES
-    )
+    names = [f"CAP_{name}" for name in USUAL]
+    kinds = ("bounding", "effective", "permitted", "inheritable")
+    config["process"]["capabilities"] = dict.fromkeys(kinds, names)
     config["process"]["noNewPrivileges"] = False
 
 

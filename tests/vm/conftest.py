@@ -18,12 +18,19 @@ from tests.vm.users import SessionUser
 CGROUPS = Path("/sys/fs/cgroup")
 
 
+# What the machines of CI lack. A test elsewhere that needs one of these runs nowhere but in the guest.
+GUEST_ALONE = ("needs_cgroup_v2", "needs_systemd", "needs_apparmor")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test here needs a host with nothing but cgroup v2, and systemd on it."""
+    """Every test here needs a host with nothing but cgroup v2, and systemd on it; CI runs those that only do there."""
     for item in items:
         if "/tests/vm/" in str(item.path):
             for mark in ("needs_cgroup_v2", "needs_systemd", "needs_root"):
                 item.add_marker(getattr(pytest.mark, mark))
+        elif any(item.get_closest_marker(mark) for mark in GUEST_ALONE):
+            item.add_marker(pytest.mark.vm_short)
 
 
 class Driver:

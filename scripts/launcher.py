@@ -1,9 +1,10 @@
 """Writes the launchers in bin/ from their templates bin/*.in.
 
-usage: launcher.py --root CHECKOUT --python PYTHON --path DIRECTORY… --to DIRECTORY TEMPLATE…
+usage: launcher.py --python PYTHON --path DIRECTORY… --pack FILE --to DIRECTORY TEMPLATE…
 
-`@PYTHON@` becomes the absolute interpreter, `@PATHS@` the list of directories to append to sys.path. Where the
-interpreter's path does not fit a `#!` line, the launcher is a shell script that execs the rendered stub beside it.
+`@PYTHON@` becomes the absolute interpreter, `@PATHS@` the list of directories to append to sys.path, `@PACK@` the file
+that scripts/pack.py makes. Where the interpreter's path does not fit a `#!` line, the launcher is a shell script that
+execs the rendered stub beside it.
 """
 
 import argparse
@@ -31,15 +32,16 @@ def write(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
-def render(template: str, python: str, paths: list[str]) -> tuple[str, str]:
+def render(template: str, python: str, paths: list[str], pack: str) -> tuple[str, str]:
     """The launcher's text and, where it has to be a shell script, the stub's text (else an empty string).
 
     Args:
         template: contents of a bin/*.in file.
         python: absolute path of the interpreter.
         paths: directories to append to sys.path.
+        pack: file to import from.
     """
-    stub = template.replace("@PATHS@", repr(paths)).replace("@PYTHON@", python)
+    stub = template.replace("@PATHS@", repr(paths)).replace("@PACK@", repr(pack)).replace("@PYTHON@", python)
     if len(f"#!{python} -IS") < SHEBANG_LIMIT and not any(c.isspace() for c in python):
         return stub, ""
     return f'#!/bin/sh\nexec {shlex.quote(python)} -I -S {{stub}} "$@"\n', stub
@@ -50,6 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--python", required=True)
     parser.add_argument("--path", action="append", default=[])
+    parser.add_argument("--pack", required=True)
     parser.add_argument("--to", type=Path, required=True)
     parser.add_argument("--installed-as", type=Path, help="the directory that --to will be in the end")
     parser.add_argument("templates", nargs="+", type=Path)
@@ -58,7 +61,7 @@ def main() -> int:
     final = args.installed_as or args.to
     for template in args.templates:
         name = template.name.removesuffix(".in")
-        launcher, stub = render(template.read_text(), args.python, args.path)
+        launcher, stub = render(template.read_text(), args.python, args.path, args.pack)
         if stub:
             write(args.to / f".{name}.py", stub)
             launcher = launcher.format(stub=shlex.quote(str(final / f".{name}.py")))

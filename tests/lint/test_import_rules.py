@@ -26,7 +26,7 @@ MAY_IMPORT = {
 EXCEPTIONS = {("ctr_supervisor/engine/create.py", "ctr_init")}
 
 # What start-up code may import at module level: builtin modules, and the few of the standard library that cost nothing.
-START_UP_MODULES = {"os", "posixpath", "stat", "struct"} | set(sys.builtin_module_names)
+START_UP_MODULES = {"_frozen_importlib", "os", "posixpath", "stat", "struct"} | set(sys.builtin_module_names)
 # built in on one distribution and a small shared object on another
 START_UP_MODULES |= {"_json", "_sha2", "_sha256", "_socket", "_blake2", "fcntl", "select", "termios"}
 # json does far more at import than its C scanner; these are what the list is there to keep out

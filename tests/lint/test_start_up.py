@@ -72,6 +72,28 @@ def test_state_imports_only_what_is_allowed():
     assert imported(traced("state", "there-is-no-such-container")) <= ALLOWED
 
 
+@pytest.fixture
+def packed_ctrun(directory: Path) -> Path:
+    """The command line with a pack of the sources as they are now, whenever the last build was."""
+    python = launcher_python()
+    run(python, "-I", ROOT / "scripts/pack.py", "--to", directory / "pack", ROOT).ok()
+    where = ("--path", ROOT, "--pack", directory / "pack", "--to", directory)
+    run(python, "-I", ROOT / "scripts/launcher.py", "--python", python, *where, ROOT / "bin/ctrun.in").ok()
+    return directory / "ctrun"
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_busybox
+def test_a_run_finds_all_that_it_imports_in_the_pack(bundle: Bundles, container_id: str, packed_ctrun: Path):
+    verbose = run(
+        launcher_python(), "-I", "-S", "-v", packed_ctrun, "run", "-b", bundle(args=["true"]), container_id
+    ).ok()
+    imports = re.findall(r"^import '(ctr_[\w.]+)' # <(\S+)", verbose.err, re.MULTILINE)
+    assert "ctr_supervisor.cli.run" in dict(imports)
+    others = {name for name, loader in imports if loader != "ctr_common.packed.Pack"}
+    assert others == {"ctr_common.kernel._kernel"}, "add to ROOTS in scripts/pack.py, or import it later"
+
+
 @pytest.mark.needs_root
 @pytest.mark.needs_busybox
 def test_run_imports_only_what_is_allowed_in_the_engine_and_the_worker(

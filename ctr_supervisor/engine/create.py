@@ -288,7 +288,8 @@ class Creation:
             attributes += idmaps.attributes(self.linux, rootless=self.runtime.rootless_euid)
         if self.process.get("oomScoreAdj") is not None:
             attributes.append((_kernel.ATTR_OOM_SCORE_ADJ, text(str(self.process["oomScoreAdj"]))))
-        if flags & CLONE_NEWTIME:
+        # The kernel refuses to be told of no offset at all.
+        if flags & CLONE_NEWTIME and self.linux.get("timeOffsets"):
             attributes.append((_kernel.ATTR_TIME_OFFSETS, text(time_offsets(self.linux))))
         cgroup = self.cgroups.clone_fd()
         try:

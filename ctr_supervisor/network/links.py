@@ -39,17 +39,10 @@ class Links:
 
     def find(self, name: str) -> "Any | None":
         """The interface of that name or alternative name; None if there is none."""
-        return self._get(ifname=name)
-
-    def by_index(self, index: int) -> "Any | None":
-        """The interface of that index; None if there is none."""
-        return self._get(index=index)
-
-    def _get(self, **key: "Any") -> "Any | None":
         from pyroute2.netlink.exceptions import NetlinkError
 
         try:
-            return self.netlink.link("get", **key)[0]
+            return self.netlink.link("get", ifname=name)[0]
         except NetlinkError as error:
             if error.code == ENODEV:
                 return None

@@ -15,7 +15,7 @@ from ctr_common.errors import CtrError
 from ctr_common.fd import Fd
 from ctr_supervisor.network import job
 from ctr_supervisor.network.config import LOOPBACK, VETH
-from ctr_supervisor.network.links import AF_INET6, IFA_F_NODAD, Links
+from ctr_supervisor.network.links import AF_INET6, ENODEV, IFA_F_NODAD, Links
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,9 +234,12 @@ def _detach(networks: "list[Network]") -> None:
 def _delete(indexes: "list[int]") -> None:
     host = Links()
     for index in indexes:
-        # One that is not there any more went with the container's end of it.
-        if host.by_index(index) is not None:
+        try:
             host.delete(index)
+        except CtrError as error:
+            # The kernel may be at it already, since the container's namespace ended.
+            if error.errno != ENODEV:
+                raise
 
 
 def _initialize(networks: "list[Network]", netns: int) -> None:

@@ -145,6 +145,17 @@ def test_destroy_leaves_another_interface_that_has_the_name_now(container: Netwo
     assert on_host(work)
 
 
+def test_destroy_does_not_mind_that_the_kernel_was_faster(container: NetworkNamespace, monkeypatch: pytest.MonkeyPatch):
+    def work() -> Any:
+        made = networks.set_up([PLAIN], container.pid)
+        networks.destroy(made)
+        monkeypatch.setattr(networks, "_is_there", lambda _: True)
+        networks.destroy(made)
+        return sorted(own_links())
+
+    assert on_host(work) == ["br0", "lo"]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

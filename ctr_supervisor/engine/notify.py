@@ -117,7 +117,10 @@ class _Polled(Notification):
                 raise files.failure(error, "open", f"{path}/{name}") from None
         self._file = Fd(file)
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
-        self._epoll.register(file, select.EPOLLPRI)
+
+    def watch(self) -> None:
+        """Starts to wait for the file."""
+        self._epoll.register(self._file.fileno(), select.EPOLLPRI)
 
     def fileno(self) -> int:
         """The epoll instance."""
@@ -147,6 +150,7 @@ class _OomKills(_Polled):
     def __init__(self, path: str) -> None:
         super().__init__(path, "memory.events", os.O_RDONLY)
         self._seen = self._count()
+        self.watch()
 
     def _count(self) -> int:
         for line in self.read().split(b"\n"):
@@ -165,12 +169,12 @@ class _OomKills(_Polled):
 
 
 class _Stalls(_Polled):
-    """A PSI trigger on memory.pressure of v2."""
+    """A PSI trigger on a pressure file of v2."""
 
     __slots__ = ()
 
-    def __init__(self, path: str, level: str) -> None:
-        super().__init__(path, "memory.pressure", os.O_RDWR)
+    def __init__(self, path: str, level: str, name: str = "memory.pressure") -> None:
+        super().__init__(path, name, os.O_RDWR)
         kind, milliseconds = STALLS[level]
         try:
             for window in WINDOWS:
@@ -180,9 +184,9 @@ class _Stalls(_Polled):
                     break
                 except OSError as error:
                     if error.errno != errno.EINVAL or window == WINDOWS[-1]:
-                        raise files.failure(
-                            error, f'failed to write "{trigger}": write', f"{path}/memory.pressure"
-                        ) from None
+                        raise files.failure(error, f'failed to write "{trigger}": write', f"{path}/{name}") from None
+            # Only now: a pressure file without a trigger has no queue to wait in.
+            self.watch()
         except BaseException:
             self.close()
             raise

@@ -216,9 +216,7 @@ class Race:
 
         container = self.new_container_id()
         try:
-            outcome = racing.run(
-                [self.ctrun.path, *self.ctrun.globals, "run", "-b", self.bundle, container], at_stop
-            )
+            outcome = racing.run([self.ctrun.path, *self.ctrun.globals, "run", "-b", self.bundle, container], at_stop)
         finally:
             self.ctrun.remove(container)
             if swapped:

@@ -2,7 +2,7 @@
 
 The runtime runs under a seccomp filter that stops it, in every one of its processes, at the calls that resolve a path
 or change a mount. At the stop of the wanted number the neighbour changes the files that it shares with the container,
-and the runtime goes on. Done for each stop in turn, this tries every interleaving there is with one change, whatever the
+and the runtime goes on. Done for each stop in turn, this tries every interleaving there is with one change, at any
 speed of the machine.
 
 Linux, x86_64 and aarch64; needs CAP_SYS_ADMIN (a filter without no_new_privs).
@@ -177,7 +177,7 @@ def run(
             stdout=out,
             stderr=err,
             start_new_session=True,
-            preexec_fn=install,
+            preexec_fn=install,  # noqa: PLW1509  (no threads here)
         )
         listener = socket.recv_fds(ours, 1, 1)[1][0]
         try:

@@ -1,4 +1,4 @@
-"""CVE-2019-5736: the container overwrote the runtime's executable through /proc/PID/exe of the process that enters it."""
+"""CVE-2019-5736: the container overwrote the runtime's executable by /proc/PID/exe of the process that enters it."""
 
 from __future__ import annotations
 

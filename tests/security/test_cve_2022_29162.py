@@ -1,4 +1,4 @@
-"""CVE-2022-29162: `exec --cap` gave inheritable capabilities, which files with inheritable bits turned into permitted."""
+"""CVE-2022-29162: `exec --cap` gave inheritable capabilities, which files with such bits turned into permitted ones."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def sets(result: Result) -> dict[str, int]:
     return {line.split(":")[0]: int(line.split()[1], 16) for line in result.lines}
 
 
-def test_a_container_has_no_inheritable_capabilities_unless_it_asks(
-    ctrun: Runtime, bundle: Bundles, container_id: str
-):
+def test_a_container_has_no_inheritable_capabilities_unless_it_asks(ctrun: Runtime, bundle: Bundles, container_id: str):
     found = sets(ctrun("run", "-b", bundle(plain, args=SHOW), container_id))
     assert found["CapPrm"] != 0
     assert (found["CapInh"], found["CapAmb"]) == (0, 0)

@@ -1,4 +1,4 @@
-"""CVE-2024-21626: a fd of the runtime, or a working directory reached through one, led from the container to the host."""
+"""CVE-2024-21626: a fd of the runtime, or a working directory reached by one, led from the container to the host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.usefi
 
 # beyond what the runtime has open at any time
 FDS = range(3, 9)
-# The fds of the shell itself: ls has one more, for the directory that it lists. `true` keeps the shell from becoming ls.
+# The fds of the shell itself: ls has one more, for what it lists. `true` keeps the shell from becoming ls.
 LIST = "ls /proc/$$/fd; true"
 STDIO = ["0", "1", "2"]
 
@@ -147,9 +147,7 @@ def test_start_container_hooks_get_none_of_the_runtimes_fds(ctrun: Runtime, bund
 
 
 @pytest.mark.parametrize("through", ["fd itself", "symlink of the image"])
-def test_exec_does_not_get_out_by_a_working_directory(
-    ctrun: Runtime, bundle: Bundles, container_id: str, through: str
-):
+def test_exec_does_not_get_out_by_a_working_directory(ctrun: Runtime, bundle: Bundles, container_id: str, through: str):
     made = bundle(plain, args=FOREVER, writable=True)
     (made / "rootfs/inside").touch()
     with running(ctrun, made, container_id):

@@ -81,9 +81,7 @@ def test_the_runtime_loads_nothing_once_the_root_is_the_images(
     assert not ours
 
 
-def test_the_runtime_loads_nothing_in_the_containers_user_namespace(
-    ctrun: Runtime, bundle: Bundles, container_id: str
-):
+def test_the_runtime_loads_nothing_in_the_containers_user_namespace(ctrun: Runtime, bundle: Bundles, container_id: str):
     """Its files may be closed to the container's root."""
     own = Path("/proc/self/ns/user").readlink()
     inside: list[str] = []

@@ -54,9 +54,7 @@ def test_a_file_is_masked_by_the_real_null_device_or_the_container_does_not_star
 
 # CVE-2025-52565: the terminal was mounted over whatever /dev/console led to.
 @pytest.mark.parametrize("target", ["/etc/victim", "../etc/victim", "/proc/sys/kernel/hostname"])
-def test_a_terminal_is_not_mounted_through_a_symlink(
-    ctrun: Runtime, bundle: Bundles, container_id: str, target: str
-):
+def test_a_terminal_is_not_mounted_through_a_symlink(ctrun: Runtime, bundle: Bundles, container_id: str, target: str):
     hook = with_hook("createContainer", f"rm -f dev/console; ln -s {target} dev/console")
     made = bundle(changed(with_terminal, hook), args=["cat", "/proc/self/mountinfo"])
     (made / "rootfs/etc/victim").touch()

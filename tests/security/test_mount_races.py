@@ -80,7 +80,11 @@ def test_proc_is_a_procfs_or_the_container_does_not_start_when_a_neighbour_swaps
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str], first: str
 ):
     # Only looks at /proc if that is a mount of its own.
-    made = bundle(changed(plain, without_mounts("/dev")), args=["sh", "-c", "[ -e /proc/self/stat ] && ls -ldi /proc"], writable=True)
+    made = bundle(
+        changed(plain, without_mounts("/dev")),
+        args=["sh", "-c", "[ -e /proc/self/stat ] && ls -ldi /proc"],
+        writable=True,
+    )
     rootfs = made / "rootfs"
     (rootfs / "decoy").mkdir()
     (rootfs / "swapped").symlink_to("/decoy")

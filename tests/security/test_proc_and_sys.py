@@ -38,7 +38,9 @@ def decoy(directory: Path) -> Path:
 
 
 # CVE-2019-16884: a volume over /proc, where the runtime then wrote the AppArmor profile into a file of the image.
-@pytest.mark.parametrize("destination", ["/proc", "/proc/self", "/proc/self/attr", "/proc/sys/kernel", "//proc/./self/"])
+@pytest.mark.parametrize(
+    "destination", ["/proc", "/proc/self", "/proc/self/attr", "/proc/sys/kernel", "//proc/./self/"]
+)
 def test_a_volume_hides_no_part_of_proc(
     ctrun: Runtime, bundle: Bundles, container_id: str, decoy: Path, destination: str
 ):

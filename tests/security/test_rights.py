@@ -97,7 +97,9 @@ def test_files_do_not_become_writable_for_all_because_of_the_callers_umask(
     "name",
     [
         "pid",
-        pytest.param(".pid", marks=pytest.mark.xfail(strict=True, reason="the half-written file is opened without O_EXCL")),
+        pytest.param(
+            ".pid", marks=pytest.mark.xfail(strict=True, reason="the half-written file is opened without O_EXCL")
+        ),
     ],
 )
 def test_a_pid_file_is_not_written_through_a_symlink(
@@ -110,7 +112,9 @@ def test_a_pid_file_is_not_written_through_a_symlink(
     assert (directory / "precious").read_text() == "precious"
 
 
-@pytest.mark.xfail(strict=True, reason="every stdio file is given to the user of the container, also one that is only read")
+@pytest.mark.xfail(
+    strict=True, reason="every stdio file is given to the user of the container, also one that is only read"
+)
 def test_a_file_that_the_caller_lets_the_container_read_stays_the_callers(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ):
@@ -150,9 +154,7 @@ def test_what_runtime_hooks_get_on_stdin_is_what_the_configuration_says(
 
 
 @pytest.mark.parametrize("path", ["../../../escape", "/../../escape", "/a/../../../escape"])
-def test_a_cgroup_path_stays_in_its_hierarchy(
-    ctrun: Runtime, bundle: Bundles, container_id: str, path: str
-):
+def test_a_cgroup_path_stays_in_its_hierarchy(ctrun: Runtime, bundle: Bundles, container_id: str, path: str):
     name = f"{container_id}-escape"
 
     def mutate(config: Config) -> None:
@@ -167,9 +169,7 @@ def test_a_cgroup_path_stays_in_its_hierarchy(
 
 
 @pytest.mark.parametrize("cgroup", ["..", "/../other", "pids:..", "devices:/../../"])
-def test_exec_does_not_leave_the_containers_cgroups(
-    ctrun: Runtime, bundle: Bundles, container_id: str, cgroup: str
-):
+def test_exec_does_not_leave_the_containers_cgroups(ctrun: Runtime, bundle: Bundles, container_id: str, cgroup: str):
     with running(ctrun, bundle(plain, args=FOREVER), container_id):
         result = ctrun("exec", "--cgroup", cgroup, container_id, "true")
     assert result.code != 0

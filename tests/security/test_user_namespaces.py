@@ -77,14 +77,16 @@ def test_root_of_the_container_is_nobody_on_the_host(
 def test_a_parent_directory_that_is_closed_to_the_container_does_not_open_to_it(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ):
-    """The runtime reaches the source as the host's root; the container gets what is mounted and no way up from there."""
+    """The runtime reaches the source as the host's root; the container gets what is mounted, and no way up."""
     closed = directory / "closed"
     (closed / "shown").mkdir(parents=True)
     (closed / "secret").write_text("secret")
     os.chmod(closed, 0o700)
     (closed / "shown").chmod(0o777)
     script = "cd /shown && ls; ls ..; cat ../secret /shown/../secret"
-    made = bundle(changed(plain, with_user_namespace, with_mount("/shown", closed / "shown")), args=["sh", "-c", script])
+    made = bundle(
+        changed(plain, with_user_namespace, with_mount("/shown", closed / "shown")), args=["sh", "-c", script]
+    )
     (made / "rootfs/shown").mkdir()
     result = ctrun("run", "-b", made, container_id)
     assert "proc" in result.out

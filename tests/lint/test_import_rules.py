@@ -6,6 +6,7 @@ The same at run time, with what the imported modules import in their turn, is in
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,3 +124,10 @@ def test_nobody_imports_the_bridge():
     for package in PACKAGES[:3]:
         for path in sources(package):
             assert "import ctr_criu_bridge" not in path.read_text(), name_of(path)
+
+
+def test_the_command_line_prints_past_python_s_buffers():
+    """The launcher ends the process without the flush that the interpreter would do in the end."""
+    buffered = re.compile(r"\bprint\(|\bsys\.std(out|err)\b")
+    paths = [path for room in ("cli", "engine", "cgroups", "process") for path in sources(f"ctr_supervisor/{room}")]
+    assert [name_of(path) for path in paths if buffered.search(path.read_text())] == []

@@ -19,7 +19,7 @@ from ctr_supervisor.cli import other
 
 def main():
     module = sys.modules[sys.argv[1]]
-    print(type(module.__spec__.loader).__name__, module.__file__, module.__package__, other.VALUE)
+    print(type(module.__spec__.loader).__name__, module.__file__, module.__package__, other.VALUE, flush=True)
     other.fail()
 """
 OTHER = """\
@@ -124,7 +124,7 @@ def test_a_module_that_fails_is_not_there_half_imported(tree: Tree):
     tree.write(
         "ctr_supervisor/cli/main.py",
         "import sys\ntry:\n    from ctr_supervisor.cli import other\nexcept ImportError:\n    pass\n"
-        "def main():\n    print([name for name in sys.modules if name.endswith('other')])\n",
+        "def main():\n    print([name for name in sys.modules if name.endswith('other')], flush=True)\n    return 0\n",
     )
     tree.pack()
     assert tree.run().out == "[]\n"

@@ -18,6 +18,7 @@ DEFAULTS = {
     "cpu": {"shares": 1024, "quota": -1, "period": 100000, "burst": 0, "idle": 0},
     "pids": {"limit": -1},
 }
+UNSET = 2**64 - 1  # -1 as an unsigned number, with which Podman says that it has no swappiness to set
 # The kernel has given them up (Linux 5.4 and 5.16), and so has the field.
 IGNORED = ("kernel", "kernelTCP")
 
@@ -49,7 +50,7 @@ def given(update: "Resources") -> "Resources":
         section = {
             key: value
             for key, value in (wanted.get(name) or {}).items()
-            if key not in IGNORED and (value or (key in ZERO_COUNTS and value is not None))
+            if key not in IGNORED and value != UNSET and (value or (key in ZERO_COUNTS and value is not None))
         }
         if section:
             found[name] = section

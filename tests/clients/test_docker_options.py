@@ -75,22 +75,6 @@ def test_pids_limit_stops_a_fork_loop(docker_run: Run):
     assert "can't fork" in result.err
 
 
-def test_update_changes_the_limits_of_a_running_container(docker: Docker, docker_background: Background, runtime: Path):
-    if os.path.basename(runtime) == "ctrun" and docker("info").code == 0 and not _has_update(runtime):
-        pytest.skip("the runtime has no verb update")
-    name = docker_background("-m", "64m", "--memory-swap", "64m")
-    docker("update", "-m", "96m", "--memory-swap", "96m", "--pids-limit", "33", name).ok()
-    memory = cgroup_file("memory/memory.limit_in_bytes", "memory.max")
-    pids = cgroup_file("pids/pids.max", "pids.max")
-    assert docker("exec", name, "sh", "-c", f"{memory}; {pids}").text.split() == [str(96 << 20), "33"]
-
-
-def _has_update(runtime: Path) -> bool:
-    from tests.support.command import run
-
-    return run(runtime, "update", "--help").code == 0
-
-
 def test_user_by_number_and_group(docker_run: Run):
     assert docker_run("--user", "1234:2345", script="id -u; id -g").text.split() == ["1234", "2345"]
 

@@ -19,6 +19,10 @@ def test_a_zero_that_is_a_value_counts(section: str, key: str):
     assert resources.given({section: {key: 0}}) == {section: {key: 0}}  # type: ignore[misc]
 
 
+def test_a_swappiness_of_minus_one_is_none():
+    assert resources.given({"memory": {"swappiness": 2**64 - 1}}) == {}
+
+
 def test_kernel_memory_and_device_rules_are_no_part_of_an_update():
     update: Any = {"memory": {"kernel": 1, "kernelTCP": 2}, "devices": [{"allow": True, "access": "rwm"}]}
     assert resources.given(update) == {}

@@ -25,7 +25,9 @@ def traced(directory: Path, calls: str, ctrun: Runtime, *args: str | Path) -> st
     """The system calls of a verb and all of its processes."""
     __tracebackhide__ = True
     log = directory / "strace"
-    run("strace", "-f", "-o", log, "-e", f"trace={calls}", "-s", "200", ctrun.path, *args, timeout=60).ok()
+    run(
+        "strace", "-f", "--seccomp-bpf", "-o", log, "-e", f"trace={calls}", "-s", "200", ctrun.path, *args, timeout=60
+    ).ok()
     return log.read_text()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bundles import default_config, make_rootfs
+from tests.support.bundles import copy_rootfs, default_config
 from tests.support.command import Result
 from tests.support.runtime import runtime_under_test
 from tests.vm.users import SessionUser
@@ -18,12 +18,12 @@ from tests.vm.users import SessionUser
 MIB = 1 << 20
 
 
-@pytest.fixture
-def user_bundle(session_user: SessionUser) -> Iterator[Path]:
-    """A bundle that belongs to the user."""
+@pytest.fixture(scope="module")
+def user_bundle(session_user: SessionUser, busybox_rootfs: Path) -> Iterator[Path]:
+    """A bundle that belongs to the user; each test writes its own config.json."""
     bundle = session_user.home / "bundle"
     bundle.mkdir()
-    make_rootfs(bundle / "rootfs")
+    copy_rootfs(busybox_rootfs, bundle / "rootfs")
     session_user.own(bundle)
     yield bundle
     shutil.rmtree(bundle)

@@ -50,6 +50,8 @@ def test_every_command_prints_what_the_document_says(directory: Path) -> None:
     last = -1
     for number, line in enumerate(lines):
         if line.startswith(PROMISE):
-            assert line.removeprefix(PROMISE) in printed[last], f"line {line!r} after {lines[last]!r}: {printed[last]!r}"
+            assert line.removeprefix(PROMISE) in printed[last], (
+                f"line {line!r} after {lines[last]!r}: {printed[last]!r}"
+            )
         else:
             last = number

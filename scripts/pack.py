@@ -23,6 +23,8 @@ ROOTS = (
     *(f"ctr_supervisor.{room}.{verb}" for room in ("cli", "engine") for verb in VERBS),
     "ctr_common.spec.validate_linux",
     "ctr_common.spec.validate_process",
+    "ctr_init.plan",
+    "ctr_init.worker",
     "ctr_supervisor.cgroups.v1",
     "ctr_supervisor.cgroups.v2",
     "ctr_supervisor.cli.main",
@@ -76,8 +78,9 @@ def imports(syntax: ast.Module) -> Iterator[str]:
 def without_docstrings(syntax: ast.Module) -> ast.Module:
     """The same without docstrings, a seventh of the size; assertions stay."""
     for node in ast.walk(syntax):
-        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node):
             node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
     return syntax
 

@@ -135,7 +135,7 @@ class Execution:
                 os.close(cgroup)
 
     def place_in_cgroups(self, launched: launch.Launched) -> "list[int]":
-        """The container's cgroups, or the sub-cgroups asked for; fds of those that the process has to enter by itself."""
+        """Puts it into the container's cgroups or sub-cgroups; returns fds of those that it has to enter by itself."""
         if self.container.state.get("intel_rdt_path"):
             from ctr_supervisor.engine import rdt
 

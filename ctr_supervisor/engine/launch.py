@@ -220,7 +220,11 @@ def bootstrap_attributes(
 
 
 def launch(
-    attributes: "Attributes", fds: "Sequence[int]", preserve_fds: int = 0, cgroup_fd: "int | None" = None
+    attributes: "Attributes",
+    fds: "Sequence[int]",
+    preserve_fds: int = 0,
+    cgroup_fd: "int | None" = None,
+    meanwhile: "Callable[[], None] | None" = None,
 ) -> Launched:
     """Starts ctr-init from a sealed memfd and has it make the container process.
 
@@ -229,6 +233,7 @@ def launch(
         fds: that the attributes point to.
         preserve_fds: how many fds from 3 on the process shall inherit.
         cgroup_fd: cgroup v2 directory to be born in.
+        meanwhile: called while stage 0 makes the namespaces.
 
     Raises:
         InitError: a namespace could not be made or joined, an id map was refused.
@@ -247,6 +252,8 @@ def launch(
             os.close(theirs)
         try:
             channel.send(_kernel.MSG_BOOTSTRAP, attributes, fds)
+            if meanwhile is not None:
+                meanwhile()
             message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
         except CtrError:
             _reap_failed(stage0)

@@ -23,7 +23,7 @@ from tests.vm.guest.emulator import boot
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 LIMIT = 5400
-SHORT_LIMIT = 600
+SHORT_LIMIT = 900
 # how much slower than the host an emulated guest is taken to be: limits of single commands grow with it
 SLOWNESS = 8
 
@@ -53,6 +53,21 @@ def _script(arguments: list[str], *, kvm: bool) -> str:
     return f"cd {tree.PLACE} && exec env -i {shlex.join(words)} {shlex.join(pytest)}"
 
 
+def _own_directory(directory: Path) -> tuple[Path, int]:
+    """A new directory for this run and the lock on it; those of runs that were killed are removed."""
+    for old in directory.glob("run-*"):
+        try:
+            with (old / "lock").open() as theirs:
+                fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (FileNotFoundError, BlockingIOError):
+            continue
+        shutil.rmtree(old, ignore_errors=True)
+    run = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+    lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return run, lock
+
+
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="./dev test-vm", description=__doc__, allow_abbrev=False)
     parser.add_argument("--short", action="store_true", help="only the tests marked vm_short")
@@ -71,7 +86,7 @@ def main() -> int:
         arguments += SHORT if options.short else EVERYTHING
     directory = CHECKOUT / "build/vm"
     directory.mkdir(parents=True, exist_ok=True)
-    run = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
+    run, held = _own_directory(directory)
     guest = None
     kept = False
     try:
@@ -84,7 +99,7 @@ def main() -> int:
             images.make_disk(source, run / "tree.img", "1G")
             _say(f"built the project for the guest in {time.monotonic() - began:.0f} s")
         began = time.monotonic()
-        guest = boot(emulator, image, run / "tree.img", run)
+        guest = boot(emulator, image, run, held, outlive=options.keep)
         _say(f"{'a' if guest.kvm else 'an emulated'} guest is up after {time.monotonic() - began:.0f} s")
         began = time.monotonic()
         limit = options.limit or (SHORT_LIMIT if options.short else LIMIT)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -38,10 +40,10 @@ def kvm_offered() -> bool:
         os.close(fd)
 
 
-def boot(emulator: Sequence[str], image: Image, tree: Path, directory: Path) -> Guest:
+def boot(emulator: Sequence[str], image: Image, directory: Path, lock: int, *, outlive: bool) -> Guest:
     """A guest that is up: on the host's own processor where that works, else emulated. Arguments as for Guest."""
     for kvm in [True, False] if kvm_offered() else [False]:
-        guest = Guest(emulator, image, tree, directory, kvm=kvm)
+        guest = Guest(emulator, image, directory, lock, kvm=kvm, outlive=outlive)
         try:
             guest.wait_until_up()
             return guest
@@ -52,6 +54,11 @@ def boot(emulator: Sequence[str], image: Image, tree: Path, directory: Path) -> 
             if not guest.up:
                 guest.stop()
     raise AssertionError
+
+
+def _end_with_parent() -> None:
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _free_port() -> int:
@@ -66,12 +73,15 @@ class Guest:
     Args:
         emulator: the command of QEMU.
         image: what it boots.
-        tree: disk image with the project.
-        directory: where the run's key, console log and sockets go.
+        directory: of this run, for its key and logs; `tree.img` is there, the disk image with the project.
+        lock: fd that shows that the directory is in use, handed on to the emulator.
         kvm: use the processor of this host.
+        outlive: it goes on when this process ends.
     """
 
-    def __init__(self, emulator: Sequence[str], image: Image, tree: Path, directory: Path, *, kvm: bool) -> None:
+    def __init__(
+        self, emulator: Sequence[str], image: Image, directory: Path, lock: int, *, kvm: bool, outlive: bool
+    ) -> None:
         self.directory = directory
         self.kvm = kvm
         self.up = False
@@ -97,7 +107,7 @@ class Guest:
             *["-serial", f"file:{self.console}"],
             *["-kernel", image.kernel, "-initrd", image.initrd, "-append", " ".join(append)],
             *["-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap"],
-            *["-drive", f"file={tree},format=raw,if=virtio,snapshot=on,cache=unsafe"],
+            *["-drive", f"file={directory / 'tree.img'},format=raw,if=virtio,snapshot=on,cache=unsafe"],
             # restrict: nothing in the guest reaches this host or what is beyond
             *["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"],
             *["-device", "virtio-net-pci,netdev=net,romfile="],
@@ -112,7 +122,9 @@ class Guest:
                 stderr=log,
                 # the overlays that keep the images as they are
                 env={**os.environ, "TMPDIR": str(directory)},
+                pass_fds=[lock],
                 start_new_session=True,
+                preexec_fn=None if outlive else _end_with_parent,  # noqa: PLW1509 — there are no threads
             )
 
     def _answers(self) -> bool:

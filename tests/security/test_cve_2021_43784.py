@@ -19,7 +19,7 @@ from tests.support.runtime import Runtime
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.usefixtures("no_leaks")]
 
 # around what 16 bits hold, with headers of 8 bytes and paddings to 4
-SIZES = [65520, 65527, 65528, 65529, 65535, 65536, 65537, 65544, 65556, 70000, 131000]
+SIZES = [65527, 65528, 65529, 65536, 65544, 131000]
 SHOW = "echo $$ $(id -u) ${#LONG}; readlink /proc/self/ns/pid"
 
 
@@ -38,7 +38,7 @@ def test_a_long_value_arrives_whole_and_changes_nothing_else(
     assert namespace != os.readlink("/proc/self/ns/pid")
 
 
-@pytest.mark.parametrize("size", [65528, 65536, 70000])
+@pytest.mark.parametrize("size", [65528, 70000])
 def test_a_long_hook_changes_nothing_else(ctrun: Runtime, bundle: Bundles, container_id: str, size: int):
     """A hook is an attribute of attributes: cut off at 64 KiB, the ones behind would become those of the process."""
 

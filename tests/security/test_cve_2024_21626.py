@@ -157,7 +157,7 @@ def test_exec_does_not_get_out_by_a_working_directory(ctrun: Runtime, bundle: Bu
                 (made / "rootfs/way").unlink(missing_ok=True)
                 (made / "rootfs/way").symlink_to(cwd)
                 cwd = "/way"
-            for tail in ("", "/1/root"):
+            for tail in ("", "/1/root") if through == "fd itself" else ("",):
                 result = ctrun("exec", "--cwd", cwd + tail, container_id, "ls", "../../../../..")
                 # /proc/self/root is the container's own root, by whatever procfs it is reached
                 assert result.code != 0 or "inside" in result.lines, f"{cwd}{tail}: {result!r}"

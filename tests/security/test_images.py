@@ -96,8 +96,19 @@ def test_the_runtime_loads_nothing_in_the_containers_user_namespace(ctrun: Runti
     assert inside == []
 
 
-@pytest.mark.parametrize("target", ["absolute", "relative"])
-@pytest.mark.parametrize("kind", ["directory", "file", "tmpfs", "cgroup", "mqueue", "device"])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        ("directory", "absolute"),
+        ("directory", "relative"),
+        ("file", "relative"),
+        ("tmpfs", "absolute"),
+        ("cgroup", "absolute"),
+        ("mqueue", "relative"),
+        ("device", "absolute"),
+        ("device", "relative"),
+    ],
+)
 def test_a_destination_that_is_a_symlink_stays_in_the_container(
     ctrun: Runtime, bundle: Bundles, container_id: str, outside: Path, target: str, kind: str
 ):
@@ -213,7 +224,7 @@ def test_tmpcopyup_of_a_symlink_copies_from_inside(ctrun: Runtime, bundle: Bundl
     assert ctrun("run", "-b", made, container_id).text == "of the image"
 
 
-@pytest.mark.parametrize("name", ["null", "zero", "full", "random", "urandom", "tty"])
+@pytest.mark.parametrize("name", ["null", "urandom", "tty"])
 def test_a_devices_place_that_is_taken_by_a_symlink_makes_nothing_elsewhere(
     ctrun: Runtime, bundle: Bundles, container_id: str, outside: Path, name: str
 ):

@@ -176,8 +176,19 @@ def test_exec_does_not_leave_the_containers_cgroups(ctrun: Runtime, bundle: Bund
     assert "is not a sub cgroup path" in result.err
 
 
-@pytest.mark.parametrize("instead", ["fifo", "kernel log", "endless", "huge", "directory", "no symlink's end"])
-@pytest.mark.parametrize("verb", ["run", "exec"])
+@pytest.mark.parametrize(
+    ("instead", "verb"),
+    [
+        ("fifo", "run"),
+        ("fifo", "exec"),
+        ("kernel log", "run"),
+        ("kernel log", "exec"),
+        ("endless", "run"),
+        ("huge", "exec"),
+        ("directory", "run"),
+        ("no symlink's end", "exec"),
+    ],
+)
 def test_a_hostile_user_database_neither_holds_up_nor_misleads(
     ctrun: Runtime, bundle: Bundles, container_id: str, instead: str, verb: str
 ):

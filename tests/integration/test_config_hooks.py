@@ -73,7 +73,7 @@ def test_a_hook_gets_what_the_configuration_says_and_the_state(inside: Inside, d
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_argument_of_a_hook_is_its_name(inside: Inside, directory: Path, kind: str):
     record = Path("/tmp/record") if kind == "startContainer" else directory / "record"
-    script = f"tr '\\0' '\\n' </proc/self/cmdline >{record}"
+    script = f"tr '\\0' '\\n' </proc/self/cmdline >{record}; true"
     with inside.running(change=with_hook(kind, args=["ash", "-c", script], env=["PATH=/bin:/usr/bin"])) as container:
         rootfs = container.bundle / "rootfs"
     file = rootfs / "tmp/record" if kind == "startContainer" else record

@@ -2,7 +2,9 @@
  * What a process can find out about itself, a line for each thing: for tests, inside a container.
  *
  *   probe                 everything below "self"
- *   probe call NR ARG...  makes a system call; prints its result, or the errno as a negative number
+ *   probe call NAME ARG.. makes a system call; prints its result, or the errno as a negative number
+ *   probe trap NAME ARG.. the same with a handler for SIGSYS, which prints "trapped"
+ *   probe thread NAME     the same in a thread; prints "survived" once that has ended and the process has not
  *   probe filters PID     from outside: the newest seccomp filter of a process, as hexadecimal digits
  *   probe statfs PATH...  the flags of each mount, as statvfs has them
  *   probe clocks          CLOCK_BOOTTIME and CLOCK_MONOTONIC in nanoseconds
@@ -11,6 +13,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -120,14 +123,62 @@ static void self(void)
     terminal();
 }
 
+static long call_by_name(int count, char **words)
+{
+    static const struct {
+        const char *name;
+        long number;
+    } known[] = {{"getpgid", SYS_getpgid}, {"getsid", SYS_getsid}, {"getpriority", SYS_getpriority}};
+    long a[6] = {0};
+
+    for (int i = 1; i < count && i < 7; i++)
+        a[i - 1] = (long)strtoull(words[i], NULL, 0);
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (!strcmp(words[0], known[i].name)) {
+            long result = syscall(known[i].number, a[0], a[1], a[2], a[3], a[4], a[5]);
+            return result < 0 ? -errno : result;
+        }
+    }
+    return -ENOSYS - 10000;
+}
+
 static int call(int count, char **words)
 {
-    long arguments[7] = {0};
-    for (int i = 0; i < count && i < 7; i++)
-        arguments[i] = (long)strtoull(words[i], NULL, 0);
-    long result =
-        syscall(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5], arguments[6]);
-    printf("%ld\n", result < 0 ? (long)-errno : result);
+    printf("%ld\n", call_by_name(count, words));
+    return 0;
+}
+
+static void on_trap(int signal)
+{
+    static const char text[] = "trapped\n";
+    (void)signal;
+    _exit(write(1, text, sizeof(text) - 1) < 0);
+}
+
+static int trap(int count, char **words)
+{
+    signal(SIGSYS, on_trap);
+    return call(count, words);
+}
+
+static volatile pid_t thread_id;
+
+static void *in_thread(void *name)
+{
+    char *words[] = {name};
+    thread_id = (pid_t)syscall(SYS_gettid);
+    call_by_name(1, words);
+    return NULL;
+}
+
+static int in_a_thread(char *name)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, in_thread, name))
+        return 1;
+    while (!thread_id || syscall(SYS_tgkill, getpid(), thread_id, 0) == 0)
+        usleep(1000);
+    printf("survived\n");
     return 0;
 }
 
@@ -173,6 +224,10 @@ int main(int count, char **words)
 {
     if (count > 2 && !strcmp(words[1], "call"))
         return call(count - 2, words + 2);
+    if (count > 2 && !strcmp(words[1], "trap"))
+        return trap(count - 2, words + 2);
+    if (count == 3 && !strcmp(words[1], "thread"))
+        return in_a_thread(words[2]);
     if (count == 3 && !strcmp(words[1], "filters"))
         return filters(atoi(words[2]));
     if (count > 2 && !strcmp(words[1], "statfs"))

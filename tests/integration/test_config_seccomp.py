@@ -78,16 +78,15 @@ X86_64 = ARCHITECTURES["SCMP_ARCH_X86_64"]
 X32_BIT = 0x40000000
 GETPGID, GETSID, GETPRIORITY = 121, 124, 140
 ASKED = ("getpgid", "getsid", "getpriority")
-ALL_ALLOWED = re.findall(
-    r"\w+",
-    """
-    access arch_prctl bind brk chdir clock_nanosleep clone clone3 close connect dup dup2 dup3 execve execveat exit
-    exit_group fcntl fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpid getppid getuid ioctl lseek madvise mmap
-    mprotect mremap munmap nanosleep newfstatat open openat pipe pipe2 poll prctl pread64 prlimit64 read readlink
-    restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_yield set_robust_list
-    set_tid_address setpgid setsid stat statx tgkill gettid uname vfork wait4 write writev sigaltstack rseq getrandom
-    """,
-)
+_NEEDED = """
+access arch_prctl bind brk chdir clock_nanosleep clone clone3 close connect dup dup2 dup3 execve execveat exit
+exit_group fcntl fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpid getppid getuid ioctl lseek
+madvise mmap mprotect mremap munmap nanosleep newfstatat open openat pipe pipe2 poll prctl pread64 prlimit64 read
+readlink restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_yield
+set_robust_list set_tid_address setpgid setsid stat statx tgkill gettid uname vfork wait4 write writev sigaltstack
+rseq getrandom
+"""
+ALL_ALLOWED = _NEEDED.split()
 
 
 def rule(action: str, *names: str, **more: Any) -> dict[str, Any]:

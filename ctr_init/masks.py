@@ -92,7 +92,7 @@ def mask(setup: "Setup", path: str) -> None:
     try:
         directory = stat.S_ISDIR(os.fstat(destination).st_mode)
         if directory and setup.empty < 0:
-            # Before Linux 6.15 only an attached mount can be cloned, so the first one covers, and the others are its clones.
+            # Before Linux 6.15 only an attached mount can be cloned: the first one covers, the others are its clones.
             setup.empty = _empty_directory(setup)
             attach.attach(setup.empty, destination)
             return

@@ -7,6 +7,7 @@ What it says to the engine, and hears from it:
   worker → ERROR, at any time                          the worker exits with 1
 """
 
+import gc
 import os
 
 from ctr_common.channel import Channel
@@ -63,8 +64,6 @@ def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
     """The worker; never returns, whatever happens, since above it is the engine's stack."""
     code = 1
     try:
-        import gc
-
         # A file object of the engine that was collected here would close an fd number that is ours by now.
         gc.disable()
         channel = Channel(fd, "engine")

@@ -2,7 +2,6 @@
 
 import os
 import struct
-import termios
 
 from ctr_common.errors import CtrError
 from ctr_common.fd import Fd
@@ -47,6 +46,7 @@ def send_fd(socket_path: str, fd: int, name: str, flag: str) -> None:
 def copy_window_size(source: int, target: int) -> None:
     """Gives a pty the window size of a terminal; a source that is no terminal has none to give."""
     import fcntl
+    import termios
 
     try:
         size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(WINDOW_SIZE.size))
@@ -65,6 +65,8 @@ class RawMode:
     __slots__ = ("_before", "_fd")
 
     def __init__(self, fd: int) -> None:
+        import termios
+
         self._fd = fd
         self._before: list[Any] | None = None
         try:
@@ -94,5 +96,7 @@ class RawMode:
     def restore(self) -> None:
         """Puts the terminal back as it was."""
         if self._before is not None:
+            import termios
+
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
             self._before = None

@@ -26,7 +26,6 @@ ALLOWED = {
     "_json",
     "_sha2",
     "_sha256",
-    "_socket",
     "_stat",
     "errno",
     "fcntl",
@@ -39,7 +38,6 @@ ALLOWED = {
     "stat",
     "struct",
     "_struct",
-    "termios",
 }
 
 pytestmark = [pytest.mark.needs_ctrun]

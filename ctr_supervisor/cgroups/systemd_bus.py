@@ -182,14 +182,14 @@ class Bus:
 
         No name is given, so that what counts is who we are to the other side: in a user namespace we don't know.
         """
-        self._socket.sendall(b"\0AUTH EXTERNAL\r\n")
+        # In one piece, as sd-bus says it: systemd's own socket would take a first call that comes together with BEGIN
+        # out of the kernel and answer it only when more comes.
+        self._socket.sendall(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
         line = self._read_line(deadline)
         if line.startswith(b"DATA"):
-            self._socket.sendall(b"DATA\r\n")
             line = self._read_line(deadline)
         if not line.startswith(b"OK"):
             raise ConnectionRefusedError(0, f'authentication was refused with "{line.decode("ascii", "replace")}"')
-        self._socket.sendall(b"BEGIN\r\n")
 
     def _read_line(self, deadline: float) -> bytes:
         line = b""

@@ -224,6 +224,7 @@ class Service:
         assert runtime is True
         if unit not in self.units:
             raise Refusal(f"{SERVICE}.NoSuchUnit", f"Unit {unit} not loaded.")
+        self.log(member="frozen", body=[self.frozen(unit)])
         self.check(unit, properties, TYPES)
         devices = self.device_list(self.units[unit]["DeviceAllow"][1], properties)
         self.units[unit].update(properties)
@@ -323,6 +324,16 @@ class Service:
         names = ("cpu", "cpuacct", "memory", "devices", "pids", "blkio", "name=systemd", "")
         mounts = hierarchies().mounts
         return [Path(mounts[name] + self.orders().get("control_group", "") + place) for name in names if name in mounts]
+
+    def frozen(self, unit: str) -> bool:
+        """Whether the processes of a unit can't run, on v1; systemd does not manage the freezer."""
+        from ctr_supervisor.cgroups.hierarchies import hierarchies
+
+        mounts, places = hierarchies().mounts, self.directories(unit)
+        if "freezer" not in mounts or not places:
+            return False
+        place = str(places[0]).removeprefix(mounts["cpu"])
+        return Path(mounts["freezer"] + place, "freezer.state").read_text() == "FROZEN\n"
 
     def enter(self, unit: str, properties: dict[str, Any]) -> None:
         for directory in self.directories(unit):

@@ -209,12 +209,12 @@ def peer(directory: Path, script: list[bytes]) -> tuple[str, threading.Thread]:
     ("script", "complaint"),
     [
         ([b"REJECTED EXTERNAL\r\n"], "authentication was refused"),
-        ([b"DATA\r\n", b"REJECTED\r\n"], "authentication was refused"),
+        ([b"DATA\r\nREJECTED\r\n"], "authentication was refused"),
         ([b"x" * 10000], "no end"),
-        ([b"OK 00\r\n", b"x" * 100], "can't be read"),
-        ([b"OK 00\r\n", b"l\4\0\1" + b"\xff" * 12], "too long"),
+        ([b"DATA\r\nOK 00\r\n", b"x" * 100], "can't be read"),
+        ([b"DATA\r\nOK 00\r\n", b"l\4\0\1" + b"\xff" * 12], "too long"),
         ([], "no answer in time"),
-        ([b"OK 00\r\n"], "no answer in time"),
+        ([b"DATA\r\nOK 00\r\n"], "no answer in time"),
     ],
 )
 def test_peer_that_is_no_bus_is_given_up(script, complaint, directory, monkeypatch):

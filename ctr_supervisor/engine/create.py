@@ -146,6 +146,7 @@ class Creation:
         self.make_cgroups()
         try:
             launched = self.launch_process()
+            self.runtime.note(f"container process {launched.pid} of {self.container.id}")
             launched.go(self.place_in_cgroups(launched))
             self.record_process(launched)
             self.set_up_networks(launched)
@@ -295,7 +296,10 @@ class Creation:
         cgroup = self.cgroups.clone_fd()
         try:
             preserved = self.options.preserve_fds + self.options.listen_fds
-            self.launched = launch.launch(attributes, (), preserved, cgroup_fd=cgroup, meanwhile=import_worker)
+            note = self.runtime.note if self.runtime.debug else None
+            self.launched = launch.launch(
+                attributes, (), preserved, cgroup_fd=cgroup, meanwhile=import_worker, note=note
+            )
         finally:
             if cgroup is not None:
                 os.close(cgroup)

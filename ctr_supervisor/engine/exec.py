@@ -129,7 +129,9 @@ class Execution:
             attributes.append((_kernel.ATTR_CPU_AFFINITY_INITIAL, mask))
         cgroup = None if self.options.cgroup else self.container.cgroups.clone_fd()
         try:
-            return launch.launch(attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup)
+            runtime = self.container.runtime
+            note = runtime.note if runtime.debug else None
+            return launch.launch(attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup, note=note)
         finally:
             if cgroup is not None:
                 os.close(cgroup)

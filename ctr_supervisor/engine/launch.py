@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ctr_common.bootstrap import Attributes
+    from ctr_supervisor.engine.debug_log import DebugLog
 
 # Stage 0 may run newuidmap; the rest is a handful of system calls. A peer that dies ends the wait at once.
 BOOTSTRAP_TIMEOUT = 60.0
@@ -47,11 +48,13 @@ class Launched:
         pidfd: owned here.
         channel: the start-up protocol with it.
         in_cgroup: CLONE_INTO_CGROUP put it into its cgroup v2.
+        log: its debug lines, where they are asked for.
     """
 
-    __slots__ = ("channel", "in_cgroup", "pid", "pidfd", "reaped")
+    __slots__ = ("channel", "in_cgroup", "log", "pid", "pidfd", "reaped")
 
-    def __init__(self, pid: int, pidfd: Fd, channel: Channel, in_cgroup: bool) -> None:
+    def __init__(self, pid: int, pidfd: Fd, channel: Channel, in_cgroup: bool, log: "DebugLog | None" = None) -> None:
+        self.log = log
         self.pid = pid
         self.pidfd = pidfd
         self.channel = channel
@@ -98,6 +101,8 @@ class Launched:
             )
             with_fds(message, on_console, on_listener)
             if message.type == _kernel.MSG_PREPARED:
+                if self.log is not None:
+                    self.log.drain()
                 return
             self.channel.send(_kernel.MSG_ACKNOWLEDGED)
 
@@ -135,6 +140,8 @@ class Launched:
 
     def close(self) -> None:
         """Lets go of it; it goes on."""
+        if self.log is not None:
+            self.log.close()
         self.channel.close()
         self.pidfd.close()
 
@@ -225,6 +232,7 @@ def launch(
     preserve_fds: int = 0,
     cgroup_fd: "int | None" = None,
     meanwhile: "Callable[[], None] | None" = None,
+    note: "Callable[[str], None] | None" = None,
 ) -> Launched:
     """Starts ctr-init from a sealed memfd and has it make the container process.
 
@@ -234,6 +242,7 @@ def launch(
         preserve_fds: how many fds from 3 on the process shall inherit.
         cgroup_fd: cgroup v2 directory to be born in.
         meanwhile: called while stage 0 makes the namespaces.
+        note: takes ctr-init's debug lines; None for none.
 
     Raises:
         InitError: a namespace could not be made or joined, an id map was refused.
@@ -243,6 +252,13 @@ def launch(
     if cgroup_fd is not None:
         attributes.append((_kernel.ATTR_CGROUP_FD, u32(len(fds))))
         fds.append(cgroup_fd)
+    log = None
+    if note is not None:
+        from ctr_supervisor.engine.debug_log import DebugLog
+
+        log = DebugLog(note)
+        attributes.append((_kernel.ATTR_LOG_FD, u32(len(fds))))
+        fds.append(log.writing)
     ours, theirs = _kernel.socketpair()
     channel = Channel(ours, "container process")
     try:
@@ -252,6 +268,8 @@ def launch(
             os.close(theirs)
         try:
             channel.send(_kernel.MSG_BOOTSTRAP, attributes, fds)
+            if log is not None:
+                log.handed_over()
             if meanwhile is not None:
                 meanwhile()
             message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
@@ -267,9 +285,11 @@ def launch(
         if pid is None:
             raise InitError("ctr-init sent no pid")
         os.waitpid(stage0, 0)
-        return Launched(pid, pidfd, channel, in_cgroup)
+        return Launched(pid, pidfd, channel, in_cgroup, log)
     except BaseException:
         channel.close()
+        if log is not None:
+            log.close()
         raise
 
 

@@ -315,13 +315,13 @@ class Agent:
     def work(self) -> None:
         listeners: list[int] = []
         while True:
-            ready, _, _ = select.select([self.server, self.stopped, *listeners], [], [], 30)
+            ready, _, _ = select.select([self.server.fileno(), self.stopped, *listeners], [], [], 30)
             if not ready or self.stopped in ready:
                 break
             for source in ready:
-                if source is self.server:
+                if source == self.server.fileno():
                     listeners.append(self.take())
-                elif not self.answer(int(source)):
+                elif not self.answer(source):
                     listeners.remove(source)
                     os.close(source)
         for listener in listeners:

@@ -13,7 +13,9 @@ from typing import Any
 
 from tests.support.bundles import Bundles, Config, Mutator
 from tests.support.command import Result, run
+from tests.support.leaks import reap
 from tests.support.runtime import Runtime
+from tests.support.waiting import until
 from tests.support.waiting_container import Mount, parse_mountinfo
 
 SOURCE = Path(__file__).with_name("probe.c")
@@ -171,7 +173,7 @@ class Inside:
                 self.ctrun("start", name).ok()
             yield Living(self.ctrun, name, path)
         finally:
-            self.ctrun("delete", "--force", name)
+            end(self.ctrun, name)
 
     def running(self, *argv: str, change: Any = None, writable: bool = False) -> Any:
         """A container whose process runs during the block."""
@@ -214,6 +216,23 @@ class Living:
             if controller in names.split(","):
                 return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
         raise AssertionError(f"no cgroup of {controller}")
+
+
+def end(ctrun: Runtime, name: str) -> None:
+    """Ends and deletes a container, if there is one.
+
+    The first process of a pid namespace ends after all others are reaped, and what a detached exec left behind is for
+    this process to reap where it is the subreaper.
+    """
+    if not ctrun.status(name):
+        return
+    with subprocess.Popen([ctrun.path, *ctrun.globals, "delete", "--force", name]) as deleting:
+
+        def deleted() -> bool:
+            reap({deleting.pid})
+            return deleting.poll() is not None
+
+        until("it is deleted", deleted)
 
 
 def parse_probe(text: str) -> dict[str, str]:

@@ -42,6 +42,7 @@ def test_death_by_a_signal_is_128_and_its_number(
     assert result.code == 128 + number
 
 
+@pytest.mark.covers("verb create", "verb start", "verb state", "verb pause", "verb resume", "verb kill", "verb delete")
 def test_a_container_goes_through_its_states(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_a_container_goes_through_its_states(
     assert ctrun("state", container_id).code == 1
 
 
+@pytest.mark.covers(".process.args")
 def test_argv_of_the_container_is_untouched(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
     # The second command keeps the shell from replacing itself by the first.
     script = "tr '\\0' '|' </proc/1/cmdline; true"
@@ -111,6 +113,7 @@ def test_a_terminal_is_relayed_with_its_size(ctrun: Runtime, bundle: Bundles, co
         assert screen.wait() == 3
 
 
+@pytest.mark.covers(".process.consoleSize.height", ".process.consoleSize.width")
 def test_console_size_of_the_configuration_is_set(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:
@@ -157,6 +160,7 @@ def test_the_pidfd_of_the_process_is_sent(ctrun: Runtime, bundle: Bundles, conta
     ctrun("delete", "--force", container_id).ok()
 
 
+@pytest.mark.covers("run --preserve-fds")
 def test_preserved_fds_reach_the_container_and_no_others(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:
@@ -310,6 +314,7 @@ def test_delete_works_after_a_creator_was_killed(
     assert ctrun.status(container_id) == ""
 
 
+@pytest.mark.covers("verb kill", "kill --all")
 def test_kill_all_ends_every_process_of_a_shared_pid_namespace(
     ctrun: Runtime, bundle: Bundles, container_id: str
 ) -> None:
@@ -330,6 +335,7 @@ def test_kill_all_ends_every_process_of_a_shared_pid_namespace(
     ctrun("delete", container_id).ok()
 
 
+@pytest.mark.covers("verb ps", "ps --format")
 def test_ps_lists_the_processes_of_the_container_only(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
     ctrun("run", "-d", "-b", bundle(args=FOREVER), container_id).ok()
     assert json.loads(ctrun("ps", "--format", "json", container_id).text) == [ctrun.state(container_id)["pid"]]
@@ -338,6 +344,7 @@ def test_ps_lists_the_processes_of_the_container_only(ctrun: Runtime, bundle: Bu
     ctrun("delete", "--force", container_id).ok()
 
 
+@pytest.mark.covers("verb list", "list --format", "list --quiet")
 def test_list_shows_the_container_in_each_format(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
     path = bundle(args=FOREVER)
     ctrun("run", "-d", "-b", path, container_id).ok()
@@ -404,6 +411,7 @@ def test_hooks_run_in_the_order_and_namespaces_of_the_specification(
     assert seen["createRuntime"][1]["pid"] == pid
 
 
+@pytest.mark.covers(".hooks.startContainer[].path", ".hooks.startContainer[].args")
 def test_start_container_hooks_run_inside_before_the_process(
     ctrun: Runtime, bundle: Bundles, container_id: str
 ) -> None:

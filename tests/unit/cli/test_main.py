@@ -29,6 +29,7 @@ def test_without_a_verb_the_help_is_printed(capfd):
     assert capfd.readouterr().out.startswith("NAME:\n   ctrun - ")
 
 
+@pytest.mark.covers("global --help")
 @pytest.mark.parametrize("arguments", [["help"], ["h"], ["-h"], ["--help"], ["--help", "list"], [""], ["help", "help"]])
 def test_there_are_several_ways_to_the_help(arguments, capfd):
     assert main.main(arguments) == 0
@@ -93,6 +94,7 @@ def test_two_forms_of_a_global_flag_are_refused(capfd):
     assert capfd.readouterr().out.startswith("Cannot use two forms of the same flag: v version\nNAME:\n")
 
 
+@pytest.mark.covers("global --version")
 @pytest.mark.parametrize("arguments", [["-v"], ["--version"], ["-version", "list"]])
 def test_the_version_has_the_shape_that_engines_parse(arguments, capfd):
     assert main.main(arguments) == 0
@@ -238,6 +240,13 @@ def test_every_verb_describes_itself(name):
     assert callable(run)
     names = [each for flag in verb.flags for each in flag.names()]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.covers("{name} --help")
+@pytest.mark.parametrize("name", main.VERBS)
+def test_every_verb_shows_its_help(name, capfd):
+    assert main.main([name, "--help"]) == 0
+    assert capfd.readouterr().out.startswith(f"NAME:\n   ctrun {name} - ")
 
 
 @pytest.mark.parametrize("name", ["", *main.VERBS])

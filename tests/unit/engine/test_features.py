@@ -25,6 +25,7 @@ def validator() -> jsonschema.Draft4Validator:
     return jsonschema.Draft4Validator(schema, registry=Registry().with_resources(resources))
 
 
+@pytest.mark.covers("verb features")
 def test_the_features_are_valid() -> None:
     assert [error.message for error in validator().iter_errors(features.features())] == []
 

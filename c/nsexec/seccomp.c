@@ -7,9 +7,9 @@
 #include "seccomp.h"
 
 #include <linux/filter.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -31,7 +31,7 @@ bool seccomp_has_listener(const struct settings *settings)
 }
 
 /* Anything that goes wrong here ends the whole process: _exit is exit_group, and no filter covers this thread. */
-static int courier_run(void *argument)
+static void *courier_run(void *argument)
 {
     struct courier *self = argument;
     int listener;
@@ -44,21 +44,26 @@ static int courier_run(void *argument)
         quit();
     message_acknowledged(self->socket);
     atomic_store(&self->delivered, true);
-    return 0;
+    return NULL;
 }
 
 static void start_courier(int socket)
 {
-    const int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    pthread_attr_t attributes;
+    pthread_t thread;
 
     courier.socket = socket;
     atomic_store(&courier.listener, NOT_YET);
-    char *stack = mmap(NULL, COURIER_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-    if (stack == MAP_FAILED)
-        fail(.step = "install seccomp filter", .syscall = "mmap", .number = errno);
-    /* not a pthread: nothing of the C library's need exist for it, and execve ends it if it lives that long */
-    if (clone(courier_run, stack + COURIER_STACK, flags, &courier) < 0)
-        fail(.step = "install seccomp filter", .syscall = "clone", .number = errno);
+    /* since musl 1.2.4 clone(3) makes no threads; execve ends this one if it lives that long */
+    int number = pthread_attr_init(&attributes);
+    if (number == 0)
+        number = pthread_attr_setstacksize(&attributes, COURIER_STACK);
+    if (number == 0)
+        number = pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    if (number == 0)
+        number = pthread_create(&thread, &attributes, courier_run, &courier);
+    if (number)
+        fail(.step = "install seccomp filter", .syscall = "clone", .number = number);
 }
 
 void seccomp_install(const struct settings *settings, int socket)

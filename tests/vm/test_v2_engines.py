@@ -25,6 +25,8 @@ MIB = 1 << 20
 LIMITS = ["--memory", "32m", "--memory-swap", "32m", "--pids-limit", "20", "--cpus", "0.5"]
 SHOW = "cd /sys/fs/cgroup && cat memory.max memory.swap.max pids.max cpu.max /proc/self/cgroup"
 SHOWN = [str(32 * MIB), "0", "20", "50000 100000", "0::/"]
+# where the container sees the host's cgroups, as it does without a cgroup namespace
+ENTER = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)"
 PREFIX = f"ctrtest-{os.getpid()}"
 
 
@@ -122,10 +124,11 @@ def test_podman_container_goes_through_its_states(podman: Podman):
 def test_podman_pod_limits_all_of_its_containers(podman: Podman):
     name = f"{PREFIX}-pod"
     podman("pod", "create", "--name", name, "--infra=false", "--memory", "64m").ok()
-    script = "cat /proc/self/cgroup; cat /sys/fs/cgroup/pids.max"
+    script = f"{ENTER} && cat /proc/self/cgroup pids.max ../memory.max"
     flags = ["--pod", name, "--cgroupns=host", "--network=none", "--pids-limit", "7"]
     lines = podman("run", "--rm", *flags, "busybox", "sh", "-c", script).lines
     assert "libpod" in lines[0]
+    assert lines[1:] == ["7", str(64 * MIB)]
     podman("pod", "rm", "--force", "--time", "0", name).ok()
 
 
@@ -169,7 +172,7 @@ def test_containerd_limits_are_in_force(containerd: Containerd, driver: str):
     flags = ["--memory-limit", str(32 * MIB), "--cpus", "0.5"]
     if driver == "systemd":
         flags += ["--runc-systemd-cgroup", "--cgroup", f"system.slice:ctrtest:{name}"]
-    script = "cd /sys/fs/cgroup && cat memory.max cpu.max"
+    script = f"{ENTER} && cat memory.max cpu.max"
     assert containerd.run("--rm", *flags, name=name, script=script).lines == [str(32 * MIB), "50000 100000"]
     until("its cgroup is gone", lambda: not cgroups(name))
 

@@ -146,6 +146,7 @@ MEMORY = "MemoryMax" if hierarchies().mode == "unified" else "MemoryLimit"
 
 
 @pytest.mark.vm_short
+@pytest.mark.covers("global --systemd-cgroup", ".linux.cgroupsPath")
 def test_container_is_in_its_scope_in_every_hierarchy(container, unit):
     result = container(["cat", "/proc/self/cgroup"])
     lines = result("run", result.name).lines

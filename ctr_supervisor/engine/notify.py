@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_supervisor.engine.container import Container
 
+MEMORY_EVENTS, CGROUP_EVENTS = "memory.events", "cgroup.events"
+
 LOW, MEDIUM, CRITICAL = "low", "medium", "critical"
 LEVELS = (LOW, MEDIUM, CRITICAL)
 
@@ -31,7 +33,7 @@ class Notification:
     """Something that may happen to a cgroup, until the cgroup is gone.
 
     Attributes:
-        gone: the cgroup was removed: nothing will come any more.
+        gone: the cgroup was removed, or has no process any more: nothing will come.
     """
 
     __slots__ = ("gone",)
@@ -101,35 +103,41 @@ class _EventFd(Notification):
 
 
 class _Polled(Notification):
-    """A file of v2 that asks to be looked at by POLLPRI.
+    """Files of v2 that ask to be looked at by POLLPRI.
 
-    An epoll instance around it is what becomes readable, so that callers need not know.
+    An epoll instance around them is what becomes readable, so that callers need not know.
     """
 
-    __slots__ = ("_epoll", "_file")
+    __slots__ = ("_epoll", "_files", "_path")
 
-    def __init__(self, path: str, name: str, flags: int) -> None:
+    def __init__(self, path: str) -> None:
         super().__init__()
-        with files.Directory(path, "memory") as directory:
-            try:
-                file = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fileno())
-            except OSError as error:
-                raise files.failure(error, "open", f"{path}/{name}") from None
-        self._file = Fd(file)
+        self._path = path
+        self._files: dict[str, Fd] = {}
         self._epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
 
-    def watch(self) -> None:
-        """Starts to wait for the file."""
-        self._epoll.register(self._file.fileno(), select.EPOLLPRI)
+    def open(self, name: str, flags: int) -> int:
+        """Opens a file of the cgroup, which stays owned here; returns its fd."""
+        with files.Directory(self._path, "memory") as directory:
+            try:
+                fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory.fileno())
+            except OSError as error:
+                raise files.failure(error, "open", f"{self._path}/{name}") from None
+        self._files[name] = Fd(fd)
+        return fd
+
+    def watch(self, name: str) -> None:
+        """Starts to wait for a file."""
+        self._epoll.register(self._files[name].fileno(), select.EPOLLPRI)
 
     def fileno(self) -> int:
         """The epoll instance."""
         return self._epoll.fileno()
 
-    def read(self) -> bytes:
-        """Contents of the file; nothing once the cgroup is gone."""
+    def read(self, name: str) -> bytes:
+        """Contents of a file, which ends its readiness; nothing once the cgroup is gone."""
         try:
-            return os.pread(self._file.fileno(), 4096, 0)
+            return os.pread(self._files[name].fileno(), 4096, 0)
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -139,32 +147,47 @@ class _Polled(Notification):
     def close(self) -> None:
         """Ends the notifications."""
         self._epoll.close()
-        self._file.close()
+        for file in self._files.values():
+            file.close()
 
 
 class _OomKills(_Polled):
-    """memory.events of v2: counters, of which one counts."""
+    """memory.events of v2: counters, of which one counts.
 
-    __slots__ = ("_seen",)
+    Nobody is woken when it goes away; cgroup.events tells before that the cgroup has no process any more.
+    """
+
+    __slots__ = ("_populated", "_seen")
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, "memory.events", os.O_RDONLY)
-        self._seen = self._count()
-        self.watch()
+        super().__init__(path)
+        try:
+            for name in (MEMORY_EVENTS, CGROUP_EVENTS):
+                self.open(name, os.O_RDONLY)
+            self._seen = self._value(MEMORY_EVENTS, b"oom_kill")
+            self._populated = self._value(CGROUP_EVENTS, b"populated")
+            # What happens from the reading on makes the files ready.
+            for name in (MEMORY_EVENTS, CGROUP_EVENTS):
+                self.watch(name)
+        except BaseException:
+            self.close()
+            raise
 
-    def _count(self) -> int:
-        for line in self.read().split(b"\n"):
-            name, _, value = line.partition(b" ")
-            if name == b"oom_kill":
+    def _value(self, name: str, key: bytes) -> int:
+        for line in self.read(name).split(b"\n"):
+            word, _, value = line.partition(b" ")
+            if word == key:
                 return int(value)
         return 0
 
     def take(self) -> int:
-        """Reads the counter; that also ends the readiness of the file."""
-        count = self._count()
-        if self.gone:
-            return 0
-        new, self._seen = count - self._seen, count
+        """Reads the counter."""
+        # Before the counter: the last process may have been killed in between.
+        before, self._populated = self._populated, self._value(CGROUP_EVENTS, b"populated")
+        if before and not self._populated:
+            self.gone = True
+        count = self._value(MEMORY_EVENTS, b"oom_kill")
+        new, self._seen = count - self._seen, max(count, self._seen)
         return max(new, 0)
 
 
@@ -174,26 +197,28 @@ class _Stalls(_Polled):
     __slots__ = ()
 
     def __init__(self, path: str, level: str, name: str = "memory.pressure") -> None:
-        super().__init__(path, name, os.O_RDWR)
+        super().__init__(path)
         kind, milliseconds = STALLS[level]
         try:
+            file = self.open(name, os.O_RDWR)
             for window in WINDOWS:
                 trigger = f"{kind} {milliseconds * 1000 * window} {1_000_000 * window}"
                 try:
-                    os.write(self._file.fileno(), trigger.encode() + b"\0")
+                    os.write(file, trigger.encode() + b"\0")
                     break
                 except OSError as error:
                     if error.errno != errno.EINVAL or window == WINDOWS[-1]:
                         raise files.failure(error, f'failed to write "{trigger}": write', f"{path}/{name}") from None
             # Only now: a pressure file without a trigger has no queue to wait in.
-            self.watch()
+            self.watch(name)
         except BaseException:
             self.close()
             raise
 
     def take(self) -> int:
         """1 after the file became readable: the kernel counts no further, and takes its mark back when it is polled."""
-        self.read()
+        for name in self._files:
+            self.read(name)
         return 0 if self.gone else 1
 
 

@@ -1,5 +1,6 @@
 """`exec`: one more process in a running container; the same ctr-init, no setup worker."""
 
+import errno
 import os
 
 from ctr_common.bootstrap import boolean, text, u32, u64
@@ -80,6 +81,9 @@ class Execution:
             launched.await_execve()
         except CtrError as error:
             self.abandon(launched)
+            if error.errno == errno.EPERM and self.container.status() == containers.CREATED:
+                # ctr-init, which waits there, lets nobody without privileges look into it (CVE-2016-9962).
+                error.hint = error.hint or "a container of a plain user can be entered once it is started"
             raise error.within(launch.CONTEXT) from None
         except BaseException:
             self.abandon(launched)

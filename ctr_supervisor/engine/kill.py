@@ -6,6 +6,7 @@ from ctr_common.errors import CtrError, WrongState
 from ctr_common.kernel import _kernel
 from ctr_common.spec import namespaces
 from ctr_supervisor.engine import container as containers
+from ctr_supervisor.engine import ps
 from ctr_supervisor.engine.runtime import Runtime
 
 SIGKILL = 9
@@ -21,9 +22,11 @@ def kill(runtime: Runtime, container_id: str, signal: int, all: bool = False) ->
 
     Raises:
         WrongState: the init process has ended (and `all` is not given).
+        CgroupError: `all` is given, and the container runs without cgroups.
     """
     container = containers.load(runtime, container_id)
     if all:
+        ps.check_cgroups(container, "unable to signal all processes")
         container.cgroups.kill(signal)
         return
     send(container, signal)

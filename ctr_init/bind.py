@@ -5,6 +5,7 @@ import os
 import stat
 
 from ctr_common.errors import SetupError
+from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import (
     AT_EMPTY_PATH,
@@ -15,6 +16,7 @@ from ctr_common.kernel.constants import (
     MS_REC,
     MS_REMOUNT,
     OPEN_TREE_CLONE,
+    RESOLVE_IN_ROOT,
 )
 from ctr_common.spec import mount_options
 from ctr_init import attach, guard, requests, resolve
@@ -27,19 +29,27 @@ if TYPE_CHECKING:
     from ctr_init.setup import Setup
 
 
-def copy_of(path: str, recursive: bool, setting: int = 0) -> int:
+def copy_of(path: str, recursive: bool, setting: int = 0, root: str = "") -> int:
     """A detached copy of the mount at a host path, before the host's root is left.
 
     Args:
         path: on the host; symlinks are followed.
         recursive: with the mounts below.
         setting: MOUNT_ATTR_* to set on it, and on the mounts below.
+        root: the directory where absolute paths and symlinks start, for a caller in a chroot.
 
     Returns:
         its fd.
     """
     depth = AT_RECURSIVE if recursive else 0
-    tree = _kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | depth)
+    if root:
+        with (
+            Fd(os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as top,
+            Fd(_kernel.openat2(top.fileno(), path, os.O_PATH, resolve=RESOLVE_IN_ROOT)) as source,
+        ):
+            tree = _kernel.open_tree(source.fileno(), "", OPEN_TREE_CLONE | AT_EMPTY_PATH | depth)
+    else:
+        tree = _kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | depth)
     if setting:
         try:
             _kernel.mount_setattr(tree, "", AT_EMPTY_PATH | depth, setting)
@@ -69,7 +79,7 @@ def open_early(setup: "Setup", request: "MountRequest") -> None:
 
 
 def _open(setup: "Setup", request: "MountRequest") -> int:
-    tree = copy_of(request.source, bool(request.options.flags & MS_REC))
+    tree = copy_of(request.source, bool(request.options.flags & MS_REC), root=setup.host_root)
     if request.is_idmapped:
         from ctr_init import idmap
 

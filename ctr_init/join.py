@@ -98,6 +98,23 @@ def first_pieces(plan: "SetupPlan") -> "list[Piece]":
 
 
 def join_first(setup: "Setup", _: object) -> None:
+    """Joins the namespaces, and finds the caller's root directory in the new mount namespace.
+
+    setns(2) leaves the process at the root of the mount namespace, which is not the caller's when that is in a chroot:
+    its paths would then lead to files of the host around it.
+    """
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _join_first(setup, _)
+    # The same path in the copy of the mounts. The caller's procfs is below it, the host's need not be at /proc.
+    # Where there is no procfs that knows this process, nothing can be told, and a chroot is not looked for.
+    try:
+        setup.host_root = os.readlink(f"/proc/self/fd/{root}").rstrip("/")
+    except FileNotFoundError:
+        pass
+    os.close(root)
+
+
+def _join_first(setup: "Setup", _: object) -> None:
     """Joins all namespaces; or, where a user namespace follows, the mount namespace alone.
 
     As host root in the container's mount namespace the worker can open what the container's root may not: the root

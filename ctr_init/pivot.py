@@ -69,7 +69,7 @@ def _hide_host_proc_and_sys(setup: "Setup") -> None:
     """
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         lines = file.read().splitlines()
-    ours = setup.plan.rootfs.rstrip("/") + "/"
+    ours = (setup.host_root + setup.plan.rootfs).rstrip("/") + "/"
     for line in reversed(lines):
         words = line.split(" ")
         kind = words[words.index("-") + 1]

@@ -58,7 +58,7 @@ def bind_pieces(plan: "SetupPlan") -> "list[Piece]":
 def bind_on_itself(setup: "Setup", _: object) -> None:
     """Makes the root filesystem a mount, which pivot_root needs; from here on `setup.root` is its root directory."""
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    below = os.open(setup.plan.rootfs, flags)
+    below = os.open(setup.host_root + setup.plan.rootfs, flags)
     if propagation(setup.plan) not in ("rslave", "rprivate", "runbindable"):
         # What is mounted on a shared mount appears on the host, and pivot_root refuses one (pivot_root(2)).
         _make_parent_private(below)

@@ -15,7 +15,8 @@ to have a namespace, and every flag of every verb of runc 1.1 to 1.5.
 
 `scripts/conformance.py` writes this page from the marks of the tests (`@pytest.mark.covers`), and
 `tests/conformance` fails when a row has no test, when a mark names a row that does not exist, and when this page is
-not what would be written now. A test that covers a property runs a container and fails when the property is ignored.
+not what would be written now. A test that covers a property runs a container, looks from inside or at /proc, and fails
+when the property is ignored. Where a kernel cannot have a thing, the test holds that it is refused with its place.
 """
 
 
@@ -26,17 +27,19 @@ def render(rows: Iterable[Row], tests: Mapping[str, list[str]]) -> str:
         rows: in their order.
         tests: names of the tests of a row.
     """
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION.rstrip("\n")]
     section = ""
     for row in rows:
         if row.section != section:
             section = row.section
-            lines += ["" if len(lines) > 1 else None, f"## {section}", "", "| what | tests |", "| --- | --- |"]  # type: ignore[list-item]
-        covering = "<br>".join(_short(test) for test in tests.get(row.name, ())) or row.later
-        lines.append(f"| `{row.name}` | {covering} |")
-    return "\n".join(line for line in lines if line is not None) + "\n"
+            lines += ["", f"## {section}", "", "| what | tests |", "| --- | --- |"]
+        lines.append(f"| `{row.name}` | {_told(tests.get(row.name, ())) or row.later} |")
+    return "\n".join(lines) + "\n"
 
 
-def _short(test: str) -> str:
-    file, _, name = test.partition("::")
-    return f"{file} {name.removeprefix('test_')}"
+def _told(tests: Iterable[str]) -> str:
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        file, _, name = test.partition("::")
+        files.setdefault(file, []).append(name.removeprefix("test_"))
+    return "; ".join(f"{file}: {', '.join(names)}" for file, names in files.items())

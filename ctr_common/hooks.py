@@ -10,6 +10,7 @@ import time
 from ctr_common import fastjson
 from ctr_common.errors import HookError
 from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import CLOSE_RANGE_CLOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # A hook's output is kept for the error message only, and no more of it than this.
 OUTPUT_MAX = 64 * 1024
+
+FD_MAX = 2**32 - 1
 
 # SIGPIPE and SIGXFSZ: the interpreter ignores them, and an ignored signal stays ignored over execve.
 IGNORED_BY_PYTHON = (13, 25)
@@ -106,6 +109,8 @@ def _spawn(hook: "Hook", stdin: int, output: int) -> int:
         (os.POSIX_SPAWN_DUP2, output, 1),
         (os.POSIX_SPAWN_DUP2, output, 2),
     ]
+    # Ours are close-on-exec anyway; the caller's, such as those for --preserve-fds, are the container's, not a hook's.
+    _kernel.close_range(3, FD_MAX, CLOSE_RANGE_CLOEXEC)
     return os.posix_spawn(
         hook["path"],
         hook.get("args") or [hook["path"]],

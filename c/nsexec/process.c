@@ -295,6 +295,9 @@ static void give_stdio(uint32_t uid)
         /* the host's /dev/null is not this container's to give away */
         if (status.st_uid == uid || (S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3)))
             continue;
+        /* a file that the caller lets be read only: its owner could open it again for writing */
+        if (S_ISREG(status.st_mode) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+            continue;
         if (fchown(fd, uid, (gid_t)-1) == 0)
             continue;
         if (errno != EINVAL && errno != EPERM && errno != EROFS && errno != ENOSYS && errno != EOPNOTSUPP)
@@ -407,7 +410,8 @@ void process_run(struct context *context, int released)
     receive_settings(context, &settings);
     char *executable = finalise(context, &settings, &mount_namespace);
     /* a listener needs the engine, which leaves after PREPARED */
-    bool filter_last = settings.no_new_privs && !seccomp_has_listener(&settings);
+    /* nor may startContainer hooks, which are the image's own programs, run without the filter */
+    bool filter_last = settings.no_new_privs && !seccomp_has_listener(&settings) && settings.hook_count == 0;
     if (settings.no_new_privs && !filter_last)
         seccomp_install(&settings, context->socket);
     log_line("prepared");

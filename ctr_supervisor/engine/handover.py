@@ -49,7 +49,7 @@ def write_pid_file(path: str, pid: int) -> None:
     head, tail = os.path.split(path)
     partial = os.path.join(head, f".{tail}")
     try:
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         with Fd(fd):
             os.write(fd, str(pid).encode())
         os.rename(partial, path)

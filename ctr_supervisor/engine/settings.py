@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     Attributes = list[tuple[int, bytes]]
 
+# Whatever the caller's is: a daemon with umask 0 must not make a container whose files everybody can write.
+DEFAULT_UMASK = 0o022
+
 RLIMIT = struct.Struct("=IIQQ")
 CONSOLE_SIZE = struct.Struct("=II")
 
@@ -90,8 +93,8 @@ def process_attributes(process: "Process", config: "Config", home: "str | None")
     ]
     if user.get("additionalGids") or may_set_groups(config):
         attributes.append((_kernel.ATTR_GROUPS, u32s(user.get("additionalGids") or ())))
-    if user.get("umask") is not None:
-        attributes.append((_kernel.ATTR_UMASK, u32(user["umask"])))
+    umask = user.get("umask")
+    attributes.append((_kernel.ATTR_UMASK, u32(DEFAULT_UMASK if umask is None else umask)))
     # A process without `capabilities` gets none at all, as under runc.
     sets: Mapping[str, Iterable[str]] = process.get("capabilities") or {}  # type: ignore[assignment]  # all its values are lists
     for attribute, name in (

@@ -116,16 +116,7 @@ def test_hooks_get_none_of_the_runtimes_fds(
     assert names == STDIO, shown
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "createContainer",
-        *(
-            pytest.param(stage, marks=pytest.mark.xfail(strict=True, reason="fds of the caller go on to these hooks"))
-            for stage in ("prestart", "createRuntime", "poststart", "poststop")
-        ),
-    ],
-)
+@pytest.mark.parametrize("stage", ["prestart", "createRuntime", "createContainer", "poststart", "poststop"])
 def test_hooks_get_none_of_the_callers_fds(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path, stage: str
 ):

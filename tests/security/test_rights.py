@@ -48,16 +48,7 @@ def rights(status: str) -> dict[str, list[str]]:
     return {words[0][:-1]: words[1:] for words in found if words[0][:-1] in RIGHTS}
 
 
-@pytest.mark.parametrize(
-    "new_privileges",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(strict=True, reason="with no_new_privs the filter is loaded after the hooks only"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("new_privileges", [True, False])
 def test_a_start_container_hook_has_the_rights_of_the_process(
     ctrun: Runtime, bundle: Bundles, container_id: str, new_privileges: bool
 ):
@@ -82,7 +73,6 @@ def test_exec_has_the_rights_of_the_process(ctrun: Runtime, bundle: Bundles, con
     assert entered == process
 
 
-@pytest.mark.xfail(strict=True, reason="the caller's umask is inherited where the configuration names none")
 @pytest.mark.parametrize("umask", ["0000", "0077"])
 def test_files_do_not_become_writable_for_all_because_of_the_callers_umask(
     ctrun: Runtime, bundle: Bundles, container_id: str, umask: str
@@ -93,15 +83,7 @@ def test_files_do_not_become_writable_for_all_because_of_the_callers_umask(
     assert run("sh", "-c", f'umask {umask}; exec "$@"', "sh", *words).text == "0022"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "pid",
-        pytest.param(
-            ".pid", marks=pytest.mark.xfail(strict=True, reason="the half-written file is opened without O_EXCL")
-        ),
-    ],
-)
+@pytest.mark.parametrize("name", ["pid", ".pid"])
 def test_a_pid_file_is_not_written_through_a_symlink(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path, name: str
 ):
@@ -112,9 +94,6 @@ def test_a_pid_file_is_not_written_through_a_symlink(
     assert (directory / "precious").read_text() == "precious"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="every stdio file is given to the user of the container, also one that is only read"
-)
 def test_a_file_that_the_caller_lets_the_container_read_stays_the_callers(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ):

@@ -60,5 +60,5 @@ def test_io_priority_is_class_and_level() -> None:
 
 def test_unset_things_are_left_alone() -> None:
     found = payloads({})
-    for attribute in (_kernel.ATTR_UMASK, _kernel.ATTR_SCHEDULER, _kernel.ATTR_NO_NEW_PRIVS, _kernel.ATTR_PERSONALITY):
+    for attribute in (_kernel.ATTR_SCHEDULER, _kernel.ATTR_NO_NEW_PRIVS, _kernel.ATTR_PERSONALITY):
         assert attribute not in found

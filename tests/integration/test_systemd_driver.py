@@ -336,11 +336,30 @@ def test_unit_that_does_not_start_fails_the_creation(container, service, unit, c
     assert result.code == 1
     assert f"error creating systemd unit `{unit}`: got `failed`" in result.err
     assert ctrun.status(made.name) == ""
+    assert [call["body"][0] for call in service.fake.calls("StopUnit")] == [unit]
+
+
+@only_fake
+def test_container_goes_through_its_life_in_the_view_of_cgroup_v2(bundle, directory, container_id, ctrun):
+    made = bundle(
+        lambda config: config["linux"].update(cgroupsPath=f"{SLICE}:t:{container_id}"), args=["sleep", "1000"]
+    )
+    (directory / "v2").mkdir()
+    with fake_systemd.running(directory / "v2", v2=True) as fake:
+        service = Service(fake)
+        service.run(ctrun, "run", "-d", "-b", made, container_id, stdin="").ok()
+        (start,) = fake.calls("StartTransientUnit")
+        assert {"Delegate", "IOAccounting", "DevicePolicy"} <= {name for name, _ in start["body"][2]}
+        (line,) = service.run(ctrun, "exec", container_id, "cat", "/proc/self/cgroup").lines[-1:]
+        assert line in ("0::/", f"0::/{SLICE}/t-{container_id}.scope")
+        service.run(ctrun, "delete", "--force", container_id).ok()
+        assert fake.calls("StopUnit")
 
 
 def told(service: Service) -> dict[str, Any]:
     """The properties that a unit was told, at its start and after."""
     found: dict[str, Any] = {}
+    assert service.fake is not None
     for call in service.fake.calls():
         if call["member"] in ("StartTransientUnit", "SetUnitProperties"):
             properties = call["body"][2]
@@ -435,7 +454,8 @@ def test_devices_outlive_a_reload_of_systemd(container, shape):
     allowed = [word for name in ("MKNOD", "SYSLOG", "SYS_ADMIN") for word in ("--cap", f"CAP_{name}")]
 
     def usable() -> list[str]:
-        return made("exec", *allowed, made.name, "sh", "-c", probe).lines
+        lines: list[str] = made("exec", *allowed, made.name, "sh", "-c", probe).lines
+        return lines
 
     before = usable()
     assert "/dev/null" in before

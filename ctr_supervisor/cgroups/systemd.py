@@ -122,6 +122,8 @@ class Unit:
         try:
             bus.start_transient(self.name, [*made, *self.properties, *limits])
         except CgroupError as error:
+            # Only a refusal means that there is none; one that failed or came too late is ours to end.
+            self.started = not isinstance(error, BusError)
             raise error.within(f"unable to start unit {self.name}") from None
         self.started = True
 

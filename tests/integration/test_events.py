@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +172,23 @@ def test_statistics_come_at_the_interval_until_the_container_ends(
     following = follow("--interval", "50ms", container)
     for _ in range(3):
         assert following.line()["type"] == "stats"
+    ctrun("kill", container, "KILL").ok()
+    assert following.child.wait(PATIENCE) == 0
+
+
+def unread(pipe: int) -> int:
+    """Bytes that wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+
+def test_a_reader_that_does_not_read_does_not_hide_the_end(
+    start: Start, ctrun: Runtime, follow: Callable[..., Following]
+):
+    container = start()
+    following = follow("--interval", "1ms", container)
+    assert following.child.stdout
+    pipe = following.child.stdout.fileno()
+    until("the pipe fills", lambda: unread(pipe) > 40000, limit=PATIENCE)
     ctrun("kill", container, "KILL").ok()
     assert following.child.wait(PATIENCE) == 0
 

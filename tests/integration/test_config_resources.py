@@ -277,24 +277,40 @@ def test_a_weight_is_set_or_refused_with_the_file_that_this_kernel_lacks(
 @covers(f"{RESOURCES}.hugepageLimits[].pageSize", f"{RESOURCES}.hugepageLimits[].limit")
 @covers(f"{RESOURCES}.network.classID", f"{RESOURCES}.network.priorities[].name")
 @covers(f"{RESOURCES}.network.priorities[].priority")
-@covers(f"{RESOURCES}.rdma.*.hcaHandles", f"{RESOURCES}.rdma.*.hcaObjects")
 @pytest.mark.parametrize(
-    ("controller", "place", "section"),
+    ("file", "place", "section", "line"),
     [
-        ("hugetlb", "hugepageLimits", {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * M}]}),
-        ("net_cls", "network", {"network": {"classID": 1048577}}),
-        ("net_prio", "network", {"network": {"priorities": [{"name": "lo", "priority": 3}]}}),
-        ("rdma", "rdma", {"rdma": {"mlx5_1": {"hcaHandles": 3}}}),
-        ("rdma", "rdma", {"rdma": {"mlx5_1": {"hcaObjects": 10000}}}),
+        (
+            "hugetlb/hugetlb.2MB.limit_in_bytes",
+            "hugepageLimits",
+            {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * M}]},
+            str(2 * M),
+        ),
+        ("net_cls/net_cls.classid", "network", {"network": {"classID": 1048577}}, "1048577"),
+        (
+            "net_prio/net_prio.ifpriomap",
+            "network",
+            {"network": {"priorities": [{"name": "lo", "priority": 3}]}},
+            "lo 3",
+        ),
     ],
 )
-def test_a_limit_of_a_controller_that_is_not_there_is_refused(
-    inside: Inside, controller: str, place: str, section: dict[str, Any]
+def test_a_limit_is_set_or_refused_where_its_controller_is_not_there(
+    inside: Inside, file: str, place: str, section: dict[str, Any], line: str
 ):
+    controller, _, name = file.partition("/")
     if Path("/sys/fs/cgroup", controller).exists():
-        pytest.skip(f"needs a host without {controller}")
-    error = inside.refused(resources(**section))
-    assert controller in error or place in error
+        with inside.running(change=resources(**section)) as container:
+            assert line in read(container, controller, name).splitlines()
+    else:
+        error = inside.refused(resources(**section))
+        assert controller in error or place in error
+
+
+@covers(f"{RESOURCES}.rdma.*.hcaHandles", f"{RESOURCES}.rdma.*.hcaObjects")
+@pytest.mark.parametrize("limit", [{"hcaHandles": 3}, {"hcaObjects": 10000}])
+def test_a_limit_for_a_device_of_rdma_that_is_not_there_is_refused(inside: Inside, limit: dict[str, int]):
+    assert "rdma" in inside.refused(resources(rdma={"ctrtest_1": limit}))
 
 
 @v1
@@ -328,3 +344,59 @@ def test_the_cgroups_are_at_their_path(inside: Inside, form: str):
 def test_without_a_path_the_cgroups_have_the_container_s_name(inside: Inside):
     with inside.running() as container:
         assert container.cgroup("memory").name == container.name
+
+
+# -- limits, on cgroup v2
+
+v2 = pytest.mark.needs_cgroup_v2
+V2_FILES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("cpu.quota", {"cpu": {"quota": 30000}}, "cpu.max", "30000 100000"),
+    ("cpu.period", {"cpu": {"quota": 30000, "period": 50000}}, "cpu.max", "30000 50000"),
+    ("cpu.burst", {"cpu": {"quota": 30000, "burst": 10000}}, "cpu.max.burst", "10000"),
+    ("cpu.idle", {"cpu": {"idle": 1}}, "cpu.idle", "1"),
+    ("cpu.cpus", {"cpu": {"cpus": "1"}}, "cpuset.cpus", "1"),
+    ("cpu.mems", {"cpu": {"mems": "0"}}, "cpuset.mems", "0"),
+    ("memory.limit", {"memory": {"limit": 64 * M}}, "memory.max", str(64 * M)),
+    ("memory.reservation", {"memory": {"reservation": 32 * M}}, "memory.low", str(32 * M)),
+    ("memory.swap", {"memory": {"limit": 64 * M, "swap": 96 * M}}, "memory.swap.max", str(32 * M)),
+    ("pids.limit", {"pids": {"limit": 17}}, "pids.max", "17"),
+    ("unified", {"unified": {"memory.high": str(48 * M)}}, "memory.high", str(48 * M)),
+    (
+        "hugepageLimits[].limit",
+        {"hugepageLimits": [{"pageSize": "2MB", "limit": 2 * M}]},
+        "hugetlb.2MB.max",
+        str(2 * M),
+    ),
+]
+
+
+@v2
+@covers(f"{RESOURCES}.{{name}}")
+@pytest.mark.parametrize(("name", "section", "file", "value"), V2_FILES, ids=[entry[0] for entry in V2_FILES])
+def test_a_limit_is_in_the_cgroup_of_v2(inside: Inside, name: str, section: dict[str, Any], file: str, value: str):
+    with inside.running(change=resources(**section)) as container:
+        assert (container.unified_cgroup() / file).read_text().strip() == value
+
+
+@v2
+@covers(f"{RESOURCES}.cpu.shares")
+def test_shares_order_cgroups_of_v2_by_weight(inside: Inside):
+    weights = []
+    for shares in (2, 1024, 262144):
+        with inside.running(change=resources(cpu={"shares": shares})) as container:
+            weights.append(int((container.unified_cgroup() / "cpu.weight").read_text()))
+    assert (weights[0], weights[-1]) == (1, 10000)
+    assert weights == sorted(set(weights))
+
+
+@v2
+@covers(*(f"{RESOURCES}.blockIO.{{name}}[].{key}" for key in ("major", "minor", "rate")))
+@pytest.mark.parametrize(("name", "_file"), THROTTLES)
+def test_a_device_is_throttled_on_v2(inside: Inside, disk: str, name: str, _file: str):
+    major, minor = map(int, disk.split(":"))
+    word = {"ReadBps": "rbps", "WriteBps": "wbps", "ReadIOPS": "riops", "WriteIOPS": "wiops"}[
+        name.removeprefix("throttle").removesuffix("Device")
+    ]
+    change = resources(blockIO={name: [{"major": major, "minor": minor, "rate": 4321}]})
+    with inside.running(change=change) as container:
+        assert f"{word}=4321" in (container.unified_cgroup() / "io.max").read_text().split()

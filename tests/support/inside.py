@@ -217,6 +217,11 @@ class Living:
                 return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
         raise AssertionError(f"no cgroup of {controller}")
 
+    def unified_cgroup(self) -> Path:
+        """Its cgroup of v2, where that has the controllers."""
+        path = Path(f"/proc/{self.pid}/cgroup").read_text().strip().rpartition("::")[2]
+        return Path("/sys/fs/cgroup", path.lstrip("/"))
+
 
 def end(ctrun: Runtime, name: str) -> None:
     """Ends and deletes a container, if there is one.

@@ -172,6 +172,7 @@ def test_userns_auto_gives_ids_of_the_subordinate_range(podman_run: Run, plain_u
     assert int(count) < 65536
 
 
+@pytest.mark.covers(".linux.uidMappings[].hostID")
 def test_uidmap_makes_root_inside_somebody_else_outside(podman: Podman, podman_background: Background):
     name = podman_background("--uidmap", "0:200000:5000", "--gidmap", "0:300000:5000")
     assert podman("exec", name, "cat", "/proc/self/uid_map").text.split() == ["0", "200000", "5000"]

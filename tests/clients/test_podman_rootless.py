@@ -33,6 +33,7 @@ def background(rootless_podman: Podman, new_name: Callable[[], str]) -> Iterator
     rootless_podman("rm", "--force", "--time", "0", "--ignore", name)
 
 
+@pytest.mark.covers(".linux.uidMappings[].containerID")
 def test_rootless_root_is_the_user(run, plain_user: User):
     lines = run(script="id -u; cat /proc/self/uid_map").lines
     assert lines[0] == "0"

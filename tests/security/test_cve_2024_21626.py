@@ -86,6 +86,7 @@ def test_exec_leaves_stdio_open_and_nothing_else(ctrun: Runtime, bundle: Bundles
         assert ctrun("exec", container_id, "sh", "-c", waiting).lines == STDIO
 
 
+@pytest.mark.covers(".linux.seccomp.listenerPath")
 def test_a_seccomp_listener_does_not_stay_in_the_container(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ):
@@ -96,6 +97,7 @@ def test_a_seccomp_listener_does_not_stay_in_the_container(
         assert ctrun("run", "-b", made, container_id).lines == STDIO
 
 
+@pytest.mark.covers("run --preserve-fds")
 def test_preserved_fds_are_the_only_further_ones(ctrun: Runtime, bundle: Bundles, container_id: str):
     # a shell makes 3 and 4 of whatever numbers are free here
     made = bundle(plain, args=["sh", "-c", LIST])
@@ -137,6 +139,7 @@ def test_start_container_hooks_get_none_of_the_runtimes_fds(ctrun: Runtime, bund
     assert (made / "rootfs/tmp/fds").read_text().split() == STDIO
 
 
+@pytest.mark.covers("exec --cwd")
 @pytest.mark.parametrize("through", ["fd itself", "symlink of the image"])
 def test_exec_does_not_get_out_by_a_working_directory(ctrun: Runtime, bundle: Bundles, container_id: str, through: str):
     made = bundle(plain, args=FOREVER, writable=True)
@@ -154,6 +157,7 @@ def test_exec_does_not_get_out_by_a_working_directory(ctrun: Runtime, bundle: Bu
                 assert result.code != 0 or "inside" in result.lines, f"{cwd}{tail}: {result!r}"
 
 
+@pytest.mark.covers(".process.cwd")
 def test_run_does_not_get_out_by_a_working_directory(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str]
 ):

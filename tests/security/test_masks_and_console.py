@@ -29,6 +29,7 @@ def with_terminal(config: Config) -> None:
 
 
 # CVE-2025-31133: with a symlink as /dev/null a masked file became a way to the symlink's target.
+@pytest.mark.covers(".linux.maskedPaths")
 @pytest.mark.parametrize(
     "instead",
     [

@@ -77,7 +77,7 @@ def test_root_of_a_user_namespace_asks_the_manager_of_the_user_behind_it(session
         config["linux"][key][0]["hostID"] = 0
     (user_bundle / "config.json").write_text(json.dumps(config))
     flags = ["--root", session_user.home / "states", "--systemd-cgroup"]
-    inside = ["unshare", "--user", "--map-root-user", runtime_under_test(), *flags]
+    inside = ["unshare", "--user", "--map-root-user", "--map-auto", runtime_under_test(), *flags]
     session_user.run(*inside, "run", "-d", "-b", user_bundle, NAME, timeout=60).ok()
     assert (cgroup(session_user) / "pids.max").read_text().strip() == "20"
     session_user.run(*inside, "delete", "--force", NAME, timeout=60).ok()

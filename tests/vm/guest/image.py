@@ -31,9 +31,9 @@ PACKAGES = _words("""
 # Debian 12's QEMU 7.2 crashes the guest's kernel (cmpxchg16b), so both releases use that of Debian 13.
 EMULATOR_PACKAGES = ["qemu-system-x86"]
 
-# Engines belong to the tests, and an emulated processor has better things to do than the rest.
+# Engines belong to the tests, which make devices below /tmp (systemd's is nodev), and an emulated processor has better things to do than the rest.
 MASKED = _words("""
-    docker.service docker.socket containerd.service podman.socket podman.service podman-auto-update.timer
+    tmp.mount docker.service docker.socket containerd.service podman.socket podman.service podman-auto-update.timer
     podman-restart.service apparmor.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
     e2scrub_all.timer e2scrub_reap.service fstrim.timer man-db.timer systemd-hwdb-update.service
     systemd-networkd-wait-online.service systemd-pcrphase.service getty@tty1.service

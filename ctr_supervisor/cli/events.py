@@ -1,6 +1,9 @@
 """`ctrun events`."""
 
+import os
+
 from ctr_common.errors import UsageError
+from ctr_common.fd import Fd
 from ctr_supervisor.cli import output
 from ctr_supervisor.cli.parser import BOOL, DURATION, Flag
 from ctr_supervisor.cli.quantities import SECOND
@@ -29,6 +32,9 @@ whenever the kernel kills because the container is out of memory.
     maximum=1,
 )
 
+# How long a reader of the last events may take, in milliseconds.
+PATIENCE = 10_000
+
 
 def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     """Prints the events."""
@@ -44,6 +50,49 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
         stats.check_running(found)
         output.write_json(events.stats_event(found))
         return 0
-    for event in events.events(runtime, container_id, interval, reader=output.STDOUT):
-        output.write_json(event)
+    pidfd = found.open_pidfd()
+    if pidfd is None:
+        pidfd = -1
+    with Fd(pidfd):
+        for event in events.events(runtime, container_id, interval, reader=output.STDOUT):
+            if not write(output.STDOUT, output.as_json(event).encode(), pidfd):
+                break
     return 0
+
+
+def write(fd: int, data: bytes, pidfd: int) -> bool:
+    """Writes an event, however long the reader takes for it; but not for ever once the container has ended.
+
+    Args:
+        fd: where to.
+        data: the event.
+        pidfd: of the container's init process; -1 for one that has ended.
+
+    Returns:
+        Whether it was written.
+
+    Raises:
+        ReaderGone: nobody reads any more.
+    """
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    if pidfd >= 0:
+        poll.register(pidfd, select.POLLIN)
+    left = memoryview(data)
+    wait = None if pidfd >= 0 else PATIENCE
+    while left:
+        ready = dict(poll.poll(wait))
+        if fd in ready:
+            try:
+                # So much has room in a pipe that says that it has some (pipe(7)).
+                left = left[os.write(fd, left[: select.PIPE_BUF]) :]
+            except BrokenPipeError:
+                raise output.ReaderGone from None
+        elif pidfd in ready:
+            poll.unregister(pidfd)
+            wait = PATIENCE
+        else:
+            return False
+    return True

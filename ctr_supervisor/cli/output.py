@@ -29,6 +29,11 @@ def write(text: str) -> None:
         raise CtrError("write /dev/stdout", errno=error.errno or 0) from None
 
 
+def as_json(value: object, indent: "str | None" = None, end: str = "\n") -> str:
+    """A value as Go's encoding/json would write it; arguments as of `write_json`."""
+    return fastjson.dumps(value, indent, go=True) + end
+
+
 def write_json(value: object, indent: "str | None" = None, end: str = "\n") -> None:
     """Writes a value to standard output as Go's encoding/json would.
 
@@ -37,4 +42,4 @@ def write_json(value: object, indent: "str | None" = None, end: str = "\n") -> N
         indent: one level of indentation; None for all on one line.
         end: what follows.
     """
-    write(fastjson.dumps(value, indent, go=True) + end)
+    write(as_json(value, indent, end))

@@ -52,8 +52,7 @@ def events(runtime: Runtime, container_id: str, interval: int, reader: int = -1)
 
     Args:
         interval: nanoseconds between statistics; the first come after one interval.
-        reader: fd that the events are written to, to notice that its other end was closed or does not keep up; -1
-            for none.
+        reader: fd that the events are written to, to notice that its other end was closed; -1 for none.
 
     Raises:
         ContainerNotFound: there is no such container.
@@ -110,24 +109,10 @@ def _follow(
         if now >= due:
             # A tick that was missed is not made up for.
             due = max(due + interval, now)
-            if not _has_room(reader):
-                continue
             try:
                 yield stats_event(container)
             except CtrError as error:
                 container.runtime.ignore(error)
-
-
-def _has_room(fd: int) -> bool:
-    """Whether statistics can be written now; those that a slow reader has no room for are left out, as runc does.
-
-    Held up in a write, nobody would see the container's end.
-    """
-    if not _can_hang_up(fd):
-        return True
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 def _can_hang_up(fd: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import operator
 import os
 import re
 import select
@@ -140,21 +141,21 @@ def test_statistics_are_those_of_runc(start: Start, runc: Runtime):
 
     def both() -> tuple[dict[str, Any], dict[str, Any]]:
         theirs = json.loads(runc("events", "--stats", container).text)["data"]
-        return cgroup_stats.read(paths), theirs
+        ours = cgroup_stats.read(paths)
+        del theirs["intel_rdt"], theirs["network_interfaces"]
+        if list(paths) == [""]:
+            # runc has no cpus and memory nodes there, and older ones neither peaks nor pressure.
+            ours = _less(ours, theirs)
+        elif "hugetlb" not in paths:
+            # Of a hybrid host's v2 hierarchy runc takes no notice.
+            ours["hugetlb"] = theirs["hugetlb"]
+        return ours, theirs
 
-    # Nothing happens in the container any more once two looks see the same.
-    until("it sleeps", lambda: both() == both(), limit=PATIENCE)
+    # The numbers move until the container sleeps, and a little after.
+    until("both see the same", lambda: operator.eq(*both()), limit=PATIENCE)
     ours, theirs = both()
     runc("delete", "--force", container).ok()
-    del theirs["intel_rdt"], theirs["network_interfaces"]
-    if "" in paths and len(paths) == 1:
-        # runc has no cpus and memory nodes there, and older ones neither peaks nor pressure.
-        ours = _less(ours, theirs)
-    elif "hugetlb" not in paths:
-        # Of a hybrid host's v2 hierarchy runc takes no notice.
-        ours["hugetlb"] = theirs["hugetlb"]
     assert keys(ours) == keys(theirs)
-    assert ours == theirs
 
 
 def _less(ours: Any, theirs: Any) -> Any:
@@ -188,8 +189,8 @@ def test_a_reader_that_does_not_read_does_not_hide_the_end(
     following = follow("--interval", "1ms", container)
     assert following.child.stdout
     pipe = following.child.stdout.fileno()
-    until("the pipe fills", lambda: unread(pipe) > 40000, limit=PATIENCE)
-    ctrun("kill", container, "KILL").ok()
+    until("the pipe fills", lambda: unread(pipe) > 20000, limit=PATIENCE)
+    ctrun("delete", "--force", container).ok()
     assert following.child.wait(PATIENCE) == 0
 
 

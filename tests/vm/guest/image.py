@@ -31,7 +31,8 @@ PACKAGES = _words("""
 # Debian 12's QEMU 7.2 crashes the guest's kernel (cmpxchg16b), so both releases use that of Debian 13.
 EMULATOR_PACKAGES = ["qemu-system-x86"]
 
-# Engines belong to the tests, which make devices below /tmp (systemd's is nodev), and an emulated processor has better things to do than the rest.
+# Engines belong to the tests, which also make devices below /tmp (that of systemd is nodev), and an emulated processor
+# has better things to do than the rest.
 MASKED = _words("""
     tmp.mount docker.service docker.socket containerd.service podman.socket podman.service podman-auto-update.timer
     podman-restart.service apparmor.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer

@@ -242,7 +242,7 @@ def shown_options(found: Mount) -> frozenset[str]:
 def test_an_option_that_is_not_recursive_stays_above(inside: Inside, host_mount: HostMount):
     source = host_mount("source")
     host_mount("source/below")
-    found = inside.mounts(with_mounts(mount("/x", "none", source, "rbind", "ro")), runc=True)
+    found = inside.mounts(with_mounts(mount("/x", "none", source, "rbind", "ro")), runc="/x")
     options = {entry.point: entry.options for entry in found}
     assert "ro" in options["/x"]
     assert "rw" in options["/x/below"]

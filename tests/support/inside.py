@@ -130,14 +130,20 @@ class Inside:
         __tracebackhide__ = True
         return parse_probe(self("probe", change=change, runc=runc))
 
-    def mounts(self, change: Any = None, runc: bool = False) -> list[Mount]:
-        """The container's mounts, in their order."""
+    def mounts(self, change: Any = None, runc: str = "") -> list[Mount]:
+        """The container's mounts, in their order.
+
+        Args:
+            change: to the configuration.
+            runc: mounts that have to have the same options as with runc: those at this place and below.
+        """
         __tracebackhide__ = True
         found = parse_mountinfo(self("cat", "/proc/self/mountinfo", change=change))
         if runc and self.has_runc:
             path = self.bundle(changed(*(change if isinstance(change, list) else [change])))
             theirs = parse_mountinfo(self._runc_mounts(path))
-            assert {m.point: m.options for m in found} == {m.point: m.options for m in theirs}
+            ours, others = ({m.point: m.options for m in each if m.point.startswith(runc)} for each in (found, theirs))
+            assert ours == others
         return found
 
     def _runc_mounts(self, path: Path) -> str:
@@ -151,7 +157,8 @@ class Inside:
     def mount_at(self, point: str, change: Any = None, runc: bool = False) -> Mount:
         """The uppermost mount at a place in the container."""
         __tracebackhide__ = True
-        return [found for found in self.mounts(change, runc) if found.point == point][-1]
+        found = self.mounts(change, point if runc and point != "/" else "")
+        return [entry for entry in found if entry.point == point][-1]
 
     def refused(self, change: Any, *argv: str) -> str:
         """What is said about a container that can not be made; fails the test if it can."""

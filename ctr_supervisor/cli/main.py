@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctr_supervisor.cli.parser import Arguments
     from ctr_supervisor.cli.surroundings import Surroundings
     from ctr_supervisor.cli.verb import Verb
+    from ctr_supervisor.process.parent import Parent
 
 # In the order of the help.
 VERBS = (
@@ -45,6 +46,9 @@ STATUS_BROKEN_PIPE = 141
 class _Command:
     """One command line on its way, and what an error needs to know of it at each moment.
 
+    Args:
+        parent: whose children container processes become; None for this process.
+
     Attributes:
         log: where errors go.
         debug: --debug was given.
@@ -52,7 +56,8 @@ class _Command:
         status: exit status of an error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: "Parent | None") -> None:
+        self.parent = parent
         self.log = Log()
         self.debug = False
         self.failure = ""
@@ -73,7 +78,7 @@ class _Command:
             from ctr_supervisor.cli import version
 
             return version.show()
-        context = surroundings.from_arguments(given)
+        context = surroundings.from_arguments(given, self.parent)
         self.log = context.log
         self.debug = context.debug
         name = given.rest[0] if given.rest else ""
@@ -115,17 +120,18 @@ class _Command:
         return self.status
 
 
-def main(arguments: "Sequence[str] | None" = None) -> int:
+def main(arguments: "Sequence[str] | None" = None, parent: "Parent | None" = None) -> int:
     """Runs one command line.
 
     Args:
         arguments: without the name of the program; None for the ones that this process was started with.
+        parent: whose children container processes become; None for this process.
 
     Returns:
         the exit status.
     """
     open_standard_fds()
-    command = _Command()
+    command = _Command(parent)
     try:
         return command.run(sys.argv[1:] if arguments is None else arguments)
     except output.ReaderGone:

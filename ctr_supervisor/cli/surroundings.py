@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_supervisor.cli.parser import Arguments
     from ctr_supervisor.engine.runtime import Runtime
+    from ctr_supervisor.process.parent import Parent
 
 PROGRAM = "ctrun"
 DEFAULT_ROOT = "/run/ctrun"
@@ -36,9 +37,10 @@ class Surroundings:
         criu: --criu.
         systemd_cgroup: --systemd-cgroup was given.
         rootless: --rootless, unchecked.
+        parent: whose children container processes become; None for this process.
     """
 
-    __slots__ = ("criu", "debug", "log", "root", "rootless", "systemd_cgroup")
+    __slots__ = ("criu", "debug", "log", "parent", "root", "rootless", "systemd_cgroup")
 
     def __init__(
         self,
@@ -49,8 +51,10 @@ class Surroundings:
         criu: str = "",
         systemd_cgroup: bool = False,
         rootless: str = "auto",
+        parent: "Parent | None" = None,
     ) -> None:
         self.root = root
+        self.parent = parent
         self.log = log
         self.debug = debug
         self.criu = criu
@@ -72,6 +76,7 @@ class Surroundings:
             criu=self.criu,
             debug=self.debug,
             log=self.log.write,
+            parent=self.parent,
         )
 
     def rootless_choice(self) -> str:
@@ -89,7 +94,7 @@ class Surroundings:
             raise UsageError(complaint, hint="--rootless takes 'true', 'false' or 'auto'") from None
 
 
-def from_arguments(arguments: "Arguments") -> Surroundings:
+def from_arguments(arguments: "Arguments", parent: "Parent | None" = None) -> Surroundings:
     """The surroundings that the global flags and the environment ask for.
 
     Raises:
@@ -115,6 +120,7 @@ def from_arguments(arguments: "Arguments") -> Surroundings:
         criu=arguments.string("criu"),
         systemd_cgroup=arguments.boolean("systemd-cgroup"),
         rootless=arguments.string("rootless"),
+        parent=parent,
     )
 
 

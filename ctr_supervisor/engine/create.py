@@ -98,7 +98,7 @@ def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOption
         raise ConfigError("process property must not be empty", json_path=".process")
     check_terminal(process, options)
     if options.preserve_fds + options.listen_fds:
-        launch.check_preserved_fds(options.preserve_fds + options.listen_fds)
+        runtime.parent.check_preserved_fds(options.preserve_fds + options.listen_fds)
     for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
         runtime.warn(warning)
     if options.networks:
@@ -298,7 +298,14 @@ class Creation:
             preserved = self.options.preserve_fds + self.options.listen_fds
             note = self.runtime.note if self.runtime.debug else None
             self.launched = launch.launch(
-                attributes, (), preserved, cgroup_fd=cgroup, meanwhile=import_worker, note=note
+                self.runtime.parent,
+                attributes,
+                (),
+                preserved,
+                cgroup_fd=cgroup,
+                meanwhile=import_worker,
+                note=note,
+                status_directory=self.container.directory.path,
             )
         finally:
             if cgroup is not None:

@@ -16,7 +16,7 @@ from ctr_supervisor.engine.options import ExecOptions, check_terminal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_common.spec.types import Process
-    from ctr_supervisor.process.foreground import Foreground
+    from ctr_supervisor.process.parent import Attendance
 
 
 def exec_process(container: containers.Container, process: "Process", options: ExecOptions) -> int:
@@ -47,12 +47,10 @@ def exec_process(container: containers.Container, process: "Process", options: E
         runtime.warn(warning)
     check_terminal(process, options)
     if options.preserve_fds:
-        launch.check_preserved_fds(options.preserve_fds)
+        runtime.parent.check_preserved_fds(options.preserve_fds)
     foreground = None
     if not options.detach:
-        from ctr_supervisor.process.foreground import Foreground
-
-        foreground = Foreground(subreaper=not options.no_subreaper)
+        foreground = runtime.parent.foreground(subreaper=not options.no_subreaper)
     return Execution(container, process, options).run(foreground)
 
 
@@ -65,7 +63,7 @@ class Execution:
         self.options = options
         self.console_master = Fd(-1)
 
-    def run(self, foreground: "Foreground | None") -> int:
+    def run(self, foreground: "Attendance | None") -> int:
         """All of it, in order."""
         pidfd = self.container.open_pidfd()
         if pidfd is None:
@@ -89,7 +87,7 @@ class Execution:
             self.abandon(launched)
             raise
         try:
-            return 0 if foreground is None else foreground.attend(launched, self.console_master)
+            return (foreground.attend(launched, self.console_master) or 0) if foreground is not None else 0
         finally:
             self.console_master.close()
             launched.close()
@@ -135,7 +133,9 @@ class Execution:
         try:
             runtime = self.container.runtime
             note = runtime.note if runtime.debug else None
-            return launch.launch(attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup, note=note)
+            return launch.launch(
+                runtime.parent, attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup, note=note
+            )
         finally:
             if cgroup is not None:
                 os.close(cgroup)

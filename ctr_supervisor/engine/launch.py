@@ -9,10 +9,9 @@ cgroups        ── GO ─────────▶ container process, which
 import os
 import select
 
-from ctr_common import paths
 from ctr_common.bootstrap import text, u32, u64
 from ctr_common.channel import Channel, Message
-from ctr_common.errors import ConfigError, CtrError, InitError
+from ctr_common.errors import CtrError, InitError
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import CLONE_NEWUSER
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from ctr_common.bootstrap import Attributes
     from ctr_supervisor.engine.debug_log import DebugLog
+    from ctr_supervisor.process.parent import Parent
 
 # Stage 0 may run newuidmap; the rest is a handful of system calls. A peer that dies ends the wait at once.
 BOOTSTRAP_TIMEOUT = 60.0
@@ -35,15 +35,12 @@ KILL_TIMEOUT = 10.0
 # How engines know that a container could not be started; what follows it tells why.
 CONTEXT = "unable to start container process"
 
-FIRST_FREE_FD = 3
-FD_CLOEXEC = 1
-F_GETFD = 1
-
 
 class Launched:
-    """A container process that waits for its settings; this process is its parent.
+    """A container process that waits for its settings.
 
     Attributes:
+        parent: whose child it is.
         pid: in our pid namespace.
         pidfd: owned here.
         channel: the start-up protocol with it.
@@ -51,9 +48,18 @@ class Launched:
         log: its debug lines, where they are asked for.
     """
 
-    __slots__ = ("channel", "in_cgroup", "log", "pid", "pidfd", "reaped")
+    __slots__ = ("channel", "in_cgroup", "log", "parent", "pid", "pidfd", "reaped")
 
-    def __init__(self, pid: int, pidfd: Fd, channel: Channel, in_cgroup: bool, log: "DebugLog | None" = None) -> None:
+    def __init__(
+        self,
+        parent: "Parent",
+        pid: int,
+        pidfd: Fd,
+        channel: Channel,
+        in_cgroup: bool,
+        log: "DebugLog | None" = None,
+    ) -> None:
+        self.parent = parent
         self.log = log
         self.pid = pid
         self.pidfd = pidfd
@@ -120,9 +126,9 @@ class Launched:
 
     def wait(self) -> int:
         """Waits for its end and gives the exit status as a shell would: the code, or 128 + the signal."""
-        _, status = os.waitpid(self.pid, 0)
+        status = self.parent.wait(self.pid)
         self.reaped = True
-        return shell_status(status)
+        return status
 
     def kill(self) -> None:
         """Ends it for sure and reaps it; does nothing if that has happened."""
@@ -172,36 +178,6 @@ def with_fds(
         message.close()
 
 
-def shell_status(status: int) -> int:
-    """A wait status as a shell shows it.
-
-    Args:
-        status: as from waitpid(2).
-    """
-    code = os.waitstatus_to_exitcode(status)
-    return 128 - code if code < 0 else code
-
-
-def check_preserved_fds(count: int) -> None:
-    """Makes sure that the caller really passed the fds that it asks to preserve.
-
-    All fds of our own are close-on-exec, so one that is not came from the caller; handing one of ours to a container
-    would be CVE-2024-21626 again.
-
-    Raises:
-        ConfigError: one of them is not open.
-    """
-    import fcntl
-
-    for fd in range(FIRST_FREE_FD, FIRST_FREE_FD + count):
-        try:
-            inherited = not fcntl.fcntl(fd, F_GETFD) & FD_CLOEXEC
-        except OSError:
-            inherited = False
-        if not inherited:
-            raise ConfigError(f"--preserve-fds: file descriptor {fd} was not passed by the caller")
-
-
 def bootstrap_attributes(
     *,
     clone_flags: int,
@@ -227,22 +203,26 @@ def bootstrap_attributes(
 
 
 def launch(
+    parent: "Parent",
     attributes: "Attributes",
     fds: "Sequence[int]",
     preserve_fds: int = 0,
     cgroup_fd: "int | None" = None,
     meanwhile: "Callable[[], None] | None" = None,
     note: "Callable[[str], None] | None" = None,
+    status_directory: str = "",
 ) -> Launched:
     """Starts ctr-init from a sealed memfd and has it make the container process.
 
     Args:
+        parent: who starts it.
         attributes: of BOOTSTRAP.
         fds: that the attributes point to.
         preserve_fds: how many fds from 3 on the process shall inherit.
         cgroup_fd: cgroup v2 directory to be born in.
         meanwhile: called while stage 0 makes the namespaces.
         note: takes ctr-init's debug lines; None for none.
+        status_directory: where a keeper writes the exit status.
 
     Raises:
         InitError: a namespace could not be made or joined, an id map was refused.
@@ -263,18 +243,18 @@ def launch(
     channel = Channel(ours, "container process")
     try:
         try:
-            stage0 = _spawn(theirs, preserve_fds)
+            stage0 = parent.spawn(theirs, preserve_fds)
         finally:
             os.close(theirs)
         try:
-            channel.send(_kernel.MSG_BOOTSTRAP, attributes, fds)
+            _send_bootstrap(channel, parent, attributes, fds, status_directory)
             if log is not None:
                 log.handed_over()
             if meanwhile is not None:
                 meanwhile()
             message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
         except CtrError:
-            _reap_failed(stage0)
+            parent.stage0_failed(stage0)
             raise
         try:
             pid = message.u32(_kernel.ATTR_PID)
@@ -284,8 +264,8 @@ def launch(
             message.close()
         if pid is None:
             raise InitError("ctr-init sent no pid")
-        os.waitpid(stage0, 0)
-        return Launched(pid, pidfd, channel, in_cgroup, log)
+        parent.stage0_done(stage0)
+        return Launched(parent, pid, pidfd, channel, in_cgroup, log)
     except BaseException:
         channel.close()
         if log is not None:
@@ -293,29 +273,12 @@ def launch(
         raise
 
 
-def _spawn(socket: int, preserve_fds: int) -> int:
-    target = FIRST_FREE_FD + preserve_fds
-    fd_map = [(fd, fd) for fd in range(FIRST_FREE_FD, target)]
-    fd_map.append((socket, target))
-    binary = paths.init_binary()
+def _send_bootstrap(
+    channel: Channel, parent: "Parent", attributes: "list[tuple[int, bytes]]", fds: "list[int]", status_directory: str
+) -> None:
+    more, owned = parent.bootstrap(status_directory, len(fds))
     try:
-        with Fd(os.open(binary, os.O_RDONLY | os.O_CLOEXEC)) as file:
-            # CVE-2019-5736: the container process must not be a way to write to the file that the next start runs.
-            executable = Fd(_kernel.memfd_sealed("ctr-init", file.fileno()))
-        with executable:
-            pid, pidfd = _kernel.spawn(executable.fileno(), ["ctr-init"], [f"CTR_INIT_SOCKET={target}"], fd_map)
-    except OSError as error:
-        raise InitError(
-            "cannot run ctr-init", path=binary, syscall=getattr(error, "syscall", ""), errno=error.errno or 0
-        ) from None
-    os.close(pidfd)
-    return pid
-
-
-def _reap_failed(stage0: int) -> None:
-    # It reported its failure, or is silent beyond every limit: in both cases nothing of it may stay.
-    try:
-        os.kill(stage0, 9)
-    except ProcessLookupError:
-        pass
-    os.waitpid(stage0, 0)
+        channel.send(_kernel.MSG_BOOTSTRAP, [*attributes, *more], [*fds, *owned])
+    finally:
+        for fd in owned:
+            os.close(fd)

@@ -32,10 +32,8 @@ def run(
     Raises:
         CtrError: anything before its process was started; nothing is left then.
     """
-    from ctr_supervisor.process.foreground import Foreground
-
     options.detach = detach
-    foreground = None if detach else Foreground(subreaper=not no_subreaper)
+    foreground = None if detach else runtime.parent.foreground(subreaper=not no_subreaper)
     created = create.make(runtime, container_id, bundle, options)
     container = created.container
     notify = created.notify
@@ -47,7 +45,10 @@ def run(
         # Whoever wants to look at it, or to stop it, must get the lock while it runs.
         container.directory.unlock()
         if foreground is not None:
-            status = foreground.attend(created.launched, created.console_master, notify)
+            ended = foreground.attend(created.launched, created.console_master, notify)
+            # Without a status whoever attends it in our place sees to what it leaves.
+            keep = keep or ended is None
+            status = DETACHED if ended is None else ended
         else:
             status = DETACHED
             if notify is not None:

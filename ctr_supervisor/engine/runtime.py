@@ -3,6 +3,7 @@
 import os
 
 from ctr_common.errors import CtrError
+from ctr_supervisor.process.parent import Parent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +36,14 @@ class Runtime:
         criu: path of the criu binary, "" for the one on PATH.
         debug: write debug lines to the log.
         log: called with a level ("debug", "info", "warning", "error") and a line.
+        parent: whose children container processes are; None for this process itself.
 
     Attributes:
         rootless_euid: this process is not root in its user namespace.
         rootless_cgroups: this process is unlikely to have full access to cgroups.
     """
 
-    __slots__ = ("_log", "criu", "debug", "root", "rootless_cgroups", "rootless_euid", "systemd_cgroup")
+    __slots__ = ("_log", "criu", "debug", "parent", "root", "rootless_cgroups", "rootless_euid", "systemd_cgroup")
 
     def __init__(
         self,
@@ -52,8 +54,10 @@ class Runtime:
         criu: str = "",
         debug: bool = False,
         log: "Callable[[str, str], None] | None" = None,
+        parent: "Parent | None" = None,
     ) -> None:
         self.root = root
+        self.parent = parent or Parent()
         self.systemd_cgroup = systemd_cgroup
         self.criu = criu
         self.debug = debug

@@ -19,14 +19,16 @@ SOURCE = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="session")
 def binaries(run_directory: Path) -> dict[str, Path]:
     """Both builds, where every user may execute them."""
-    build = SOURCE / "build/nsexec"
-    made = {"static": build / "ctr-init", "asan": build / "ctr-init.asan"}
+    source = SOURCE / "c/nsexec"
+    # relative, since make cannot make a file with a space in its path
+    build = "../../build/nsexec"
+    made = {"static": f"{build}/ctr-init", "asan": f"{build}/ctr-init.asan"}
     subprocess.run(
-        ["make", "-s", "-C", SOURCE / "c/nsexec", f"OUT={made['static']}", f"ASAN_OUT={made['asan']}", "all", "asan"],
+        ["make", "-s", "-C", source, f"OUT={made['static']}", f"ASAN_OUT={made['asan']}", "all", "asan"],
         check=True,
         timeout=300,
     )
-    return {name: Path(shutil.copy2(path, run_directory)) for name, path in made.items()}
+    return {name: Path(shutil.copy2(source / path, run_directory)) for name, path in made.items()}
 
 
 @pytest.fixture(params=["static", "asan"])

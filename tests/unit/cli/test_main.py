@@ -211,6 +211,7 @@ START_UP = {
     "_collections_abc",
     "_json",
     "_stat",
+    "errno",
     "fcntl",
     "genericpath",
     "os",

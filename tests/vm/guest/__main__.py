@@ -23,7 +23,7 @@ from tests.vm.guest.emulator import boot
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 LIMIT = 5400
-SHORT_LIMIT = 900
+SHORT_LIMIT = 1200
 # how much slower than the host an emulated guest is taken to be: limits of single commands grow with it
 SLOWNESS = 8
 

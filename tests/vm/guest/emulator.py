@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.vm.guest.image import Image
 
 KVM_CREATE_VM = 0xAE01
+MEMORY = 4096
 # seconds, emulated and on the host's own processor
 BOOT_LIMIT = 420
 KVM_BOOT_LIMIT = 60
@@ -38,6 +39,12 @@ def kvm_offered() -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def memory() -> int:
+    """MiB for the guest: what its tests like, or half of what this host has."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    return min(MEMORY, host // 2)
 
 
 def boot(emulator: Sequence[str], image: Image, directory: Path, lock: int, *, outlive: bool) -> Guest:
@@ -103,7 +110,7 @@ class Guest:
         argv = [
             *emulator,
             *accelerator,
-            *["-smp", "2", "-m", "4096", "-nodefaults", "-display", "none", "-no-reboot"],
+            *["-smp", "2", "-m", str(memory()), "-nodefaults", "-display", "none", "-no-reboot"],
             *["-serial", f"file:{self.console}"],
             *["-kernel", image.kernel, "-initrd", image.initrd, "-append", " ".join(append)],
             *["-drive", f"file={image.disk},format=raw,if=virtio,snapshot=on,cache=unsafe,discard=unmap"],

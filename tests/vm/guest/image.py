@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -64,28 +65,29 @@ chroot . passwd -d root
 """
 
 
+def mirror_in(uris: str) -> str:
+    """The address of Debian's own packages in what `apt-get update --print-uris` says; empty if none is there."""
+    releases = "bookworm|trixie|forky|sid|oldstable|stable|testing|unstable"
+    found = re.search(rf"^'(\S+)/dists/(?:{releases})/main/binary-[^/]+/Packages", uris, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def _mirror() -> str:
-    """The address of Debian's own packages, as this host's apt has it."""
-    targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    releases = {"bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
-    for line in targets.splitlines():
-        uri, release, component = line.split()
-        if release in releases and component == "main":
-            return uri
-    raise SystemExit("test-vm: apt has no source for the main part of a Debian release")
+    """The address of Debian's own packages, as this host's apt has it: fresh hosts have no lists to look into yet."""
+    command = ["apt-get", "update", "--print-uris"]
+    uris = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    mirror = mirror_in(uris)
+    if not mirror:
+        raise SystemExit("test-vm: apt has no source for the main part of a Debian release")
+    return mirror
 
 
 def _apt_options() -> list[str]:
-    """What this host's apt says about proxies and the age of what it gets."""
-    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-")
+    """What this host's apt says about proxies, certificates and ages; a lost packet is no failure."""
+    wanted = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Force", "Acquire::Max")
     dump = subprocess.run(["apt-config", "dump"], stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
-    return [f"--aptopt={line}" for line in dump.splitlines() if line.startswith(wanted)]
+    lines = [line for line in dump.splitlines() if line.startswith(wanted)]
+    return [f"--aptopt={line}" for line in [*lines, 'Acquire::Retries "5";']]
 
 
 def _mmdebstrap(variant: str, packages: list[str], to: Path, log: Path, *options: str) -> None:

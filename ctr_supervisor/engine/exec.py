@@ -16,7 +16,6 @@ from ctr_supervisor.engine.options import ExecOptions, check_terminal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctr_common.spec.types import Process
-    from ctr_supervisor.process.parent import Attendance
 
 
 def exec_process(container: containers.Container, process: "Process", options: ExecOptions) -> int:
@@ -34,6 +33,26 @@ def exec_process(container: containers.Container, process: "Process", options: E
         InitError: the process could not be made.
     """
     runtime = container.runtime
+    check(container, process, options)
+    foreground = None
+    if not options.detach:
+        foreground = runtime.parent.foreground(subreaper=not options.no_subreaper)
+    execution = Execution(container, process, options)
+    launched = execution.begin()
+    try:
+        return (foreground.attend(launched, execution.console_master) or 0) if foreground is not None else 0
+    finally:
+        execution.close()
+
+
+def check(container: containers.Container, process: "Process", options: ExecOptions) -> None:
+    """Whether the process can be made in the container as it is.
+
+    Raises:
+        WrongState: the container has stopped, or is paused and `ignore_paused` was not given.
+        ConfigError: the process is not a possible one.
+    """
+    runtime = container.runtime
     status = container.status()
     if status == containers.STOPPED:
         raise WrongState("cannot exec in a stopped container")
@@ -48,56 +67,62 @@ def exec_process(container: containers.Container, process: "Process", options: E
     check_terminal(process, options)
     if options.preserve_fds:
         runtime.parent.check_preserved_fds(options.preserve_fds)
-    foreground = None
-    if not options.detach:
-        foreground = runtime.parent.foreground(subreaper=not options.no_subreaper)
-    return Execution(container, process, options).run(foreground)
 
 
 class Execution:
-    """One exec under way."""
+    """One exec under way.
+
+    Attributes:
+        launched: its process, from `begin` on.
+        console_master: of a terminal that stays in the foreground, else closed.
+    """
 
     def __init__(self, container: containers.Container, process: "Process", options: ExecOptions) -> None:
         self.container = container
         self.process = process
         self.options = options
         self.console_master = Fd(-1)
+        self.launched: launch.Launched | None = None
 
-    def run(self, foreground: "Attendance | None") -> int:
-        """All of it, in order."""
+    def begin(self) -> launch.Launched:
+        """All of it, in order, until the program runs; then `close` it.
+
+        Raises:
+            CtrError: nothing of it is left.
+        """
         pidfd = self.container.open_pidfd()
         if pidfd is None:
             raise WrongState("cannot exec in a stopped container")
-        launched = None
         try:
             with Fd(pidfd):
                 home = self.lookup_home()
-                launched = self.launch_process(pidfd)
+                launched = self.launched = self.launch_process(pidfd)
             launched.go(self.place_in_cgroups(launched))
             self.set_up_process(launched, home)
             handover.announce(self.options, launched)
             launched.await_execve()
         except CtrError as error:
-            self.abandon(launched)
+            self.abandon()
             if error.errno == errno.EPERM and self.container.status() == containers.CREATED:
                 # ctr-init, which waits there, lets nobody without privileges look into it (CVE-2016-9962).
                 error.hint = error.hint or "a container of a plain user can be entered once it is started"
             raise error.within(launch.CONTEXT) from None
         except BaseException:
-            self.abandon(launched)
+            self.abandon()
             raise
-        try:
-            return (foreground.attend(launched, self.console_master) or 0) if foreground is not None else 0
-        finally:
-            self.console_master.close()
-            launched.close()
+        return launched
 
-    def abandon(self, launched: "launch.Launched | None") -> None:
-        """Leaves nothing of a failed exec."""
+    def close(self) -> None:
+        """Lets go of the process; it goes on."""
         self.console_master.close()
-        if launched is not None:
-            launched.kill()
-            launched.close()
+        if self.launched is not None:
+            self.launched.close()
+
+    def abandon(self) -> None:
+        """Leaves nothing of a failed exec."""
+        if self.launched is not None:
+            self.launched.kill()
+        self.close()
 
     def lookup_home(self) -> "str | None":
         """Home directory of the user by the container's own /etc/passwd, read from outside."""

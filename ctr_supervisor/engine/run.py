@@ -33,7 +33,10 @@ def run(
         CtrError: anything before its process was started; nothing is left then.
     """
     options.detach = detach
-    foreground = None if detach else runtime.parent.foreground(subreaper=not no_subreaper)
+    foreground = None
+    if not detach:
+        delete_then = None if keep else (runtime.root, container_id)
+        foreground = runtime.parent.foreground(subreaper=not no_subreaper, delete=delete_then)
     created = create.make(runtime, container_id, bundle, options)
     container = created.container
     notify = created.notify

@@ -118,11 +118,13 @@ class Parent:
             if not inherited:
                 raise ConfigError(f"--preserve-fds: file descriptor {fd} was not passed by the caller")
 
-    def foreground(self, subreaper: bool) -> "Attendance":
+    def foreground(self, subreaper: bool, delete: "tuple[str, str] | None" = None) -> "Attendance":
         """Gets ready to stay in the foreground; called before the process is made, so that no signal is lost.
 
         Args:
             subreaper: adopt the container's orphans.
+            delete: state root and id of the container that the caller will delete when the process has ended; for
+                whoever has to do that in its place.
         """
         from ctr_supervisor.process.foreground import Foreground
 

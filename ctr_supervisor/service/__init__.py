@@ -1,1 +1,1 @@
-"""The service that owns containers: event loop, pool of workers, registry, and what it does as a host's first process."""
+"""The service that owns containers: event loop, pool of workers, registry, and its life as a first process."""

@@ -1,4 +1,4 @@
-"""The event loop: fds on epoll, timers, signals by signalfd. Single-threaded; nothing that a callback does may block."""
+"""The event loop: fds on epoll, timers, signals by signalfd. Single-threaded; no callback may block."""
 
 import heapq
 import itertools

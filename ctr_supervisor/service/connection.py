@@ -1,0 +1,214 @@
+"""One client: its connection from hello to its end, and the order of its requests."""
+
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ctr_common.errors import CtrError, ProtocolError
+from ctr_common.version import VERSION
+from ctr_common.wire import Packet, Wire
+from ctr_supervisor.service.loop import HUNG_UP, READABLE, WRITABLE, Loop
+
+PROTOCOL_VERSION = 1
+CAPABILITIES = ["command", "containers", "events", "upgrade"]
+
+# Messages read in one round, so that a client that never stops to send does not hold up the others.
+ROUND = 16
+# Answers that wait for a client to read; one that has so many waiting is not worth more memory.
+WAITING_MAX = 1024
+
+# ucred of unix(7)
+CREDENTIALS = struct.Struct("iII")
+# asm-generic/socket.h; Python has no name for it
+SO_PEERGROUPS = 59
+GROUPS_MAX = 65536
+
+
+class Peer:
+    """Who is at the other end, as the kernel tells it.
+
+    Attributes:
+        pid, uid, gid: at the time of the connection.
+        groups: supplementary groups.
+    """
+
+    __slots__ = ("gid", "groups", "pid", "uid")
+
+    def __init__(self, connected: socket.socket) -> None:
+        credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        self.pid, self.uid, self.gid = CREDENTIALS.unpack(credentials)
+        try:
+            found = connected.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 1024)
+        except OSError:
+            found = b""
+        self.groups = set(struct.unpack(f"{len(found) // 4}I", found))
+
+    def may_connect(self, group: int | None) -> bool:
+        """Whether this supervisor serves them."""
+        if self.uid in (0, os.geteuid()):
+            return True
+        return group is not None and (self.gid == group or group in self.groups)
+
+
+class Connection:
+    """A client's connection.
+
+    Args:
+        wire: non-blocking; owned here.
+        on_request: called with this and each request; the packet is owned by whoever is called.
+        on_end: called once, when the connection is closed, from either side.
+
+    Attributes:
+        root: told in hello.
+        given: a job speaks on this connection; only its end is watched here.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        wire: Wire,
+        peer: Peer,
+        root: str,
+        on_request: "Callable[[Connection, Packet], None]",
+        on_end: "Callable[[Connection], None]",
+    ) -> None:
+        self.loop = loop
+        self.wire = wire
+        self.peer = peer
+        self.root = root
+        self.client = ""
+        self.greeted = False
+        self.given = False
+        self.closed = False
+        self._on_request = on_request
+        self._on_end = on_end
+        self._waiting: deque[tuple[str, dict[str, int], dict[str, Any]]] = deque()
+        loop.add(wire.fileno(), self._on_event, READABLE | HUNG_UP)
+
+    def _on_event(self, events: int) -> None:
+        if events & WRITABLE:
+            self._flush()
+        if events & READABLE and not self.given:
+            self._read()
+        elif events & HUNG_UP:
+            self.close()
+
+    def _read(self) -> None:
+        for _ in range(ROUND):
+            if self.closed or self.given:
+                return
+            try:
+                packet = self.wire.receive()
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    self.fail(error)
+                return
+            if packet is None:
+                self.close()
+                return
+            self._handle(packet)
+
+    def _handle(self, packet: Packet) -> None:
+        if self.greeted:
+            try:
+                self._on_request(self, packet)
+            except CtrError as error:
+                packet.close()
+                self.answer_error(packet, error)
+            return
+        with packet:
+            try:
+                if packet.type != "hello":
+                    raise ProtocolError(f"expected hello, got {packet.type}")
+                version = packet.get("version", int, 0)
+                if version != PROTOCOL_VERSION:
+                    raise ProtocolError(
+                        f"the client speaks protocol version {version}, the supervisor version {PROTOCOL_VERSION}",
+                        hint="client and supervisor must be of the same release",
+                    )
+                self.client = packet.get("client", str, "")
+            except ProtocolError as error:
+                self.fail(error)
+                return
+        self.greeted = True
+        self.send(
+            "hello",
+            version=PROTOCOL_VERSION,
+            server=VERSION,
+            capabilities=CAPABILITIES,
+            pid=os.getpid(),
+            root=self.root,
+        )
+
+    def give(self) -> None:
+        """From now on a job speaks on this connection."""
+        self.given = True
+        self.loop.change(self.wire.fileno(), HUNG_UP)
+
+    def answer(self, request: Packet, fds: dict[str, int] | None = None, **fields: Any) -> None:
+        """The result of a request."""
+        seq = request.body.get("seq")
+        self.send("result", fds, **fields, **({"seq": seq} if isinstance(seq, int) else {}))
+
+    def answer_error(self, request: Packet, error: CtrError) -> None:
+        """The failure of a request."""
+        seq = request.body.get("seq")
+        self.send("error", error=error.as_dict(), **({"seq": seq} if isinstance(seq, int) else {}))
+
+    def fail(self, error: CtrError) -> None:
+        """Says what is wrong, and ends the connection."""
+        self.send("error", error=error.as_dict())
+        self.close()
+
+    def send(self, type: str, fds: dict[str, int] | None = None, /, **fields: Any) -> None:
+        """Sends a message now, or when the client reads again; a client that never does is let go.
+
+        Args:
+            fds: stay the caller's.
+        """
+        if self.closed:
+            return
+        if not self._waiting:
+            try:
+                self.wire.send(type, fds, **fields)
+                return
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    self.close()
+                    return
+        if len(self._waiting) >= WAITING_MAX:
+            self.close()
+            return
+        kept = {name: os.dup(fd) for name, fd in (fds or {}).items()}
+        self._waiting.append((type, kept, fields))
+        self.loop.change(self.wire.fileno(), READABLE | WRITABLE | HUNG_UP)
+
+    def _flush(self) -> None:
+        while self._waiting:
+            kind, fds, fields = self._waiting[0]
+            try:
+                self.wire.send(kind, fds, **fields)
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    self.close()
+                return
+            self._waiting.popleft()
+            for fd in fds.values():
+                os.close(fd)
+        self.loop.change(self.wire.fileno(), READABLE | HUNG_UP)
+
+    def close(self) -> None:
+        """Ends it; does nothing the second time."""
+        if self.closed:
+            return
+        self.closed = True
+        self.loop.remove(self.wire.fileno())
+        self.wire.close()
+        while self._waiting:
+            for fd in self._waiting.popleft()[1].values():
+                os.close(fd)
+        self._on_end(self)

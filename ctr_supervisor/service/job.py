@@ -1,0 +1,159 @@
+"""What a worker of the pool does with its one job, and what it reports.
+
+supervisor → job {job, kind, …}        kind "command": the thin client's command line, with the connection to it
+                                       kind "finish": delete a container whose foreground process has ended
+                                       kind "request": one of the requests about containers
+worker → taken {job, pid}              from now on this process is the job
+       → event {job, event, id, …}     something happened to a container
+       → answer {job, body}            what the request's answer is
+       → done {job}                    the last word; a job that ends without it has crashed
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from ctr_common.errors import CtrError, ProtocolError
+from ctr_common.fd import Fd
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import PR_SET_NAME
+from ctr_common.wire import Packet, Wire
+
+STDIO = ("stdin", "stdout", "stderr")
+
+
+def prepare() -> Callable[[Packet, Wire], None]:
+    """Imports what jobs use, and makes the executable that all of them share."""
+    import importlib
+
+    from ctr_supervisor.process.parent import executable
+
+    for module in PRELOADED:
+        importlib.import_module(module)
+    binary = executable()
+
+    def serve(packet: Packet, reports: Wire) -> None:
+        serve_job(packet, reports, binary.fileno())
+
+    return serve
+
+
+# What start-up paths import inside functions, and rarer things that many jobs need.
+PRELOADED = (
+    "ctr_common.hooks",
+    "ctr_common.spec.validate_linux",
+    "ctr_common.spec.validate_process",
+    "ctr_init.plan",
+    "ctr_init.tmpcopyup",
+    "ctr_init.worker",
+    "ctr_supervisor.cgroups.v1",
+    "ctr_supervisor.cgroups.v2",
+    "ctr_supervisor.cli.create",
+    "ctr_supervisor.cli.delete",
+    "ctr_supervisor.cli.exec",
+    "ctr_supervisor.cli.kill",
+    "ctr_supervisor.cli.list",
+    "ctr_supervisor.cli.main",
+    "ctr_supervisor.cli.run",
+    "ctr_supervisor.cli.start",
+    "ctr_supervisor.cli.state",
+    "ctr_supervisor.engine.create",
+    "ctr_supervisor.engine.delete",
+    "ctr_supervisor.engine.exec",
+    "ctr_supervisor.engine.kill",
+    "ctr_supervisor.engine.list",
+    "ctr_supervisor.engine.run",
+    "ctr_supervisor.engine.seccomp",
+    "ctr_supervisor.engine.start",
+    "ctr_supervisor.service.parents",
+    "ctr_supervisor.service.requests",
+)
+
+
+def serve_job(packet: Packet, reports: Wire, executable: int) -> None:
+    """Does the job.
+
+    Args:
+        executable: ctr-init in a sealed memfd.
+    """
+    job = packet.get("job", int, 0)
+    reports.send("taken", None, job=job, pid=os.getpid())
+    kind = packet.get("kind", str, "")
+    _kernel.prctl(PR_SET_NAME, f"ctr-job:{kind}\0".encode())
+    if kind == "request":
+        from ctr_supervisor.service import requests
+
+        requests.serve(packet, reports, job)
+    else:
+        with Wire(packet.take_fd("connection"), "client") as client:
+            # The supervisor, which must never wait, has the same open file.
+            os.set_blocking(client.fileno(), True)
+            if kind == "command":
+                serve_command(packet, client, lambda: reports.send("done", None, job=job), executable)
+            else:
+                serve_finish(packet, client, lambda: reports.send("done", None, job=job))
+
+
+def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None], executable: int) -> None:
+    """Runs a whole command line in the client's place.
+
+    Args:
+        report_done: called before the client hears of its end, so that what it asks next is answered by what is now.
+    """
+    from ctr_supervisor.cli.main import main
+    from ctr_supervisor.service.parents import ClientParent
+
+    put_on_surroundings(packet)
+    parent = ClientParent(client, executable)
+    argv = packet.texts("argv")
+    sys.argv = argv
+    status = main(argv[1:], parent)
+    report_done()
+    if not parent.handed_over:
+        try:
+            client.send("exit", None, status=status)
+        except ProtocolError:
+            # The client is gone; there is nobody to be told.
+            pass
+
+
+def put_on_surroundings(packet: Packet) -> None:
+    """Makes stdio, working directory, umask and environment of this process the client's."""
+    for number, name in enumerate(STDIO):
+        if name in packet.fd_names:
+            with Fd(packet.take_fd(name)) as fd:
+                os.dup2(fd.fileno(), number)
+        else:
+            try:
+                os.close(number)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+    with Fd(packet.take_fd("cwd")) as directory:
+        os.fchdir(directory.fileno())
+    os.umask(packet.get("umask", int, 0o022) & 0o777)
+    os.environ.clear()
+    for entry in packet.texts("env"):
+        name, equals, value = entry.partition("=")
+        if name and equals:
+            os.environ[name] = value
+
+
+def serve_finish(packet: Packet, client: Wire, report_done: Callable[[], None]) -> None:
+    """Deletes a container whose process, which a client attended, has ended; unless it is another one by now."""
+    from ctr_supervisor.engine import container as containers
+    from ctr_supervisor.engine import run
+    from ctr_supervisor.engine.runtime import Runtime
+
+    status = 0
+    try:
+        found = containers.load(Runtime(packet.get("root", str, "")), packet.get("id", str, ""))
+        if found.pid == packet.get("pid", int, 0) and not found.is_alive():
+            run.destroy(found)
+    except CtrError as error:
+        status = 1
+        client.send_error(error)
+    report_done()
+    if status == 0:
+        client.send("exit", None, status=status)

@@ -1,0 +1,224 @@
+"""The requests about containers (docs/PROTOCOL.md), each carried out by a job of its own.
+
+What the supervisor answers by itself, from what it knows, is not here: list, state, wait, and what is about itself.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ctr_common.errors import ConfigError, CtrError, ProtocolError
+from ctr_common.fd import Fd
+from ctr_common.wire import Packet, Wire
+from ctr_supervisor.engine import container as containers
+from ctr_supervisor.engine.options import CreateOptions, ExecOptions
+from ctr_supervisor.engine.runtime import Runtime
+from ctr_supervisor.service.parents import KeeperParent
+
+
+class Request:
+    """One request under way in its job.
+
+    Args:
+        packet: the job; its `body` is the request as the client sent it.
+        reports: where answer and events go.
+        job: its number.
+    """
+
+    def __init__(self, packet: Packet, reports: Wire, job: int) -> None:
+        self.reports = reports
+        self.job = job
+        self.root: str = packet.get("root", str, "")
+        self.systemd: bool = packet.get("systemd_cgroup", bool, False)
+        self.packet = Packet(packet.get("body", dict, {}), {name: packet.take_fd(name) for name in packet.fd_names})
+
+    @property
+    def type(self) -> str:
+        """Which request it is."""
+        return self.packet.type
+
+    @property
+    def id(self) -> str:
+        """The container that it is about.
+
+        Raises:
+            ProtocolError: it names none.
+        """
+        found: str = self.packet.get("id", str, "")
+        if not found:
+            raise ProtocolError(f"{self.type} came without an id")
+        return found
+
+    def runtime(self, parent: KeeperParent | None = None) -> Runtime:
+        """The engine's surroundings."""
+        return Runtime(
+            self.root, systemd_cgroup=self.packet.get("systemd_cgroup", bool, self.systemd), parent=parent, log=self.log
+        )
+
+    def log(self, level: str, line: str) -> None:
+        """A line for the supervisor's log."""
+        self.reports.send("log", None, job=self.job, level=level, line=line, id=self.packet.get("id", str, ""))
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Something happened to the container."""
+        self.reports.send("event", None, job=self.job, event=event, id=self.id, **fields)
+
+    def answer(self, fds: dict[str, int] | None = None, **fields: Any) -> None:
+        """What the client gets."""
+        self.reports.send("answer", fds, job=self.job, body=fields)
+
+    def keeper(self) -> KeeperParent:
+        """A parent whose processes have the request's stdio."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        stdio = [self.packet.take_fd(name) if name in self.packet.fd_names else null for name in STDIO]
+        return KeeperParent((stdio[0], stdio[1], stdio[2]))
+
+
+STDIO = ("stdin", "stdout", "stderr")
+
+
+def serve(packet: Packet, reports: Wire, job: int) -> None:
+    """Carries one request out, and reports its answer or failure."""
+    request = Request(packet, reports, job)
+    handler = HANDLERS.get(request.type)
+    try:
+        if handler is None:
+            raise ProtocolError(f"no request is called {request.type}")
+        handler(request)
+    except CtrError as error:
+        reports.send("failure", None, job=job, error=error.as_dict())
+    except OSError as error:
+        reports.send("failure", None, job=job, error=CtrError.from_os_error(error).as_dict())
+    reports.send("done", None, job=job)
+
+
+def bundle_of(request: Request) -> tuple[str, "Fd | None"]:
+    """The bundle that a creation names, or one made of the configuration that it brings.
+
+    Raises:
+        ConfigError: neither or both are given.
+    """
+    bundle: str = request.packet.get("bundle", str, "")
+    config = request.packet.get("config", dict)
+    if bool(bundle) == (config is not None):
+        raise ConfigError("a creation needs either a bundle or a config")
+    if bundle:
+        if not bundle.startswith("/"):
+            raise ConfigError("the bundle's path must be absolute", path=bundle)
+        return bundle, None
+    raise ConfigError("a config without a bundle is not taken yet")
+
+
+def create_options(request: Request) -> CreateOptions:
+    """The flags of a creation."""
+    return CreateOptions(
+        console_socket=request.packet.get("console_socket", str, ""),
+        pid_file=request.packet.get("pid_file", str, ""),
+        no_pivot=request.packet.get("no_pivot", bool, False),
+        no_new_keyring=request.packet.get("no_new_keyring", bool, False),
+        detach=bool(request.packet.get("console_socket", str, "")),
+        networks=request.packet.get("networks", list, []),
+    )
+
+
+def create(request: Request) -> None:
+    """A container that waits for `start`."""
+    _create(request, start_too=False)
+
+
+def run(request: Request) -> None:
+    """A container that runs."""
+    _create(request, start_too=True)
+
+
+def _create(request: Request, start_too: bool) -> None:
+    from ctr_supervisor.engine import create as creation
+    from ctr_supervisor.engine import run as running
+    from ctr_supervisor.engine import start as starting
+
+    bundle, _ = bundle_of(request)
+    created = creation.make(request.runtime(request.keeper()), request.id, bundle, create_options(request))
+    request.event("created", pid=created.launched.pid)
+    try:
+        if start_too:
+            starting.release(created.container)
+            starting.run_poststart_hooks(created.container)
+            request.event("started", pid=created.launched.pid)
+    except BaseException:
+        created.launched.kill()
+        created.close()
+        running.destroy(created.container)
+        request.event("deleted")
+        raise
+    answer_process(request, created.launched.pid, created.launched.pidfd, created.console_master)
+    created.close()
+
+
+def answer_process(request: Request, pid: int, pidfd: Fd, console: Fd) -> None:
+    """The answer of everything that makes a process."""
+    fds = {"pidfd": pidfd.fileno()}
+    if console.number >= 0:
+        fds["console"] = console.fileno()
+    request.answer(fds, pid=pid)
+
+
+def start(request: Request) -> None:
+    """Lets a created container go on."""
+    from ctr_supervisor.engine import start as starting
+
+    runtime = request.runtime()
+    starting.start(runtime, request.id)
+    request.event("started", pid=containers.load(runtime, request.id).pid)
+    request.answer()
+
+
+def exec_(request: Request) -> None:
+    """One more process in a container."""
+    from ctr_supervisor.engine import exec as executing
+
+    process = request.packet.get("process", dict)
+    if process is None:
+        raise ConfigError("exec needs a process")
+    container = containers.load(request.runtime(request.keeper()), request.id)
+    options = ExecOptions(
+        console_socket=request.packet.get("console_socket", str, ""),
+        pid_file=request.packet.get("pid_file", str, ""),
+        detach=bool(request.packet.get("console_socket", str, "")),
+        ignore_paused=request.packet.get("ignore_paused", bool, False),
+        cgroup=request.packet.texts("cgroup"),
+    )
+    executing.check(container, process, options)
+    execution = executing.Execution(container, process, options)
+    launched = execution.begin()
+    request.event("exec-started", pid=launched.pid)
+    answer_process(request, launched.pid, launched.pidfd, execution.console_master)
+    execution.close()
+
+
+def delete(request: Request) -> None:
+    """Nothing of the container is left."""
+    from ctr_supervisor.engine import delete as deleting
+
+    deleting.delete(request.runtime(), request.id, force=request.packet.get("force", bool, False))
+    request.event("deleted")
+    request.answer()
+
+
+def kill(request: Request) -> None:
+    """A signal for the container."""
+    from ctr_supervisor.cli.kill import parse_signal
+    from ctr_supervisor.engine import kill as killing
+
+    number = parse_signal(str(request.packet.body.get("signal", "TERM")))
+    killing.kill(request.runtime(), request.id, number, all=request.packet.get("all", bool, False))
+    request.answer()
+
+
+HANDLERS: dict[str, Callable[[Request], None]] = {
+    "create": create,
+    "delete": delete,
+    "exec": exec_,
+    "kill": kill,
+    "run": run,
+    "start": start,
+}

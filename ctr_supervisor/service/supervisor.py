@@ -1,0 +1,325 @@
+"""The supervisor: who asks, what is answered at once, and which job does the rest."""
+
+import errno
+import os
+import socket
+import time
+from collections import deque
+from typing import Any
+
+from ctr_common.errors import CtrError, NotSupported, ProtocolError, from_dict
+from ctr_common.version import VERSION
+from ctr_common.wire import Packet, Wire
+from ctr_supervisor.cli import parser, surroundings
+from ctr_supervisor.service import pool, requests
+from ctr_supervisor.service.connection import Connection, Peer
+from ctr_supervisor.service.loop import WRITABLE, Loop
+
+SIGTERM = 15
+
+# Namespaces in which a client must be where the supervisor is: the job looks at paths, pids and devices in its place.
+SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
+# What a client tells by its pid, which is not the job's.
+TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
+# Verbs whose job is of no use to anybody when its client is gone.
+ONLY_SHOW = {"events", "features", "help", "list", "ps", "spec", "state"}
+
+# How many clients may be connecting at once.
+BACKLOG = 512
+# Connections taken in one round.
+ACCEPTED = 32
+
+
+class Job:
+    """One job under way.
+
+    Attributes:
+        number: what it is called in messages with the pool.
+        kind: see job.py.
+        request: what the client asked for.
+        connection: None once it is closed.
+        pid: of the worker, 0 until it has taken the job.
+        only_shows: it may be ended when nobody wants to know any more.
+        done: it has said its last word.
+    """
+
+    __slots__ = ("connection", "done", "kind", "number", "only_shows", "pid", "request")
+
+    def __init__(self, number: int, kind: str, connection: Connection, request: Packet) -> None:
+        self.number = number
+        self.kind = kind
+        self.connection: Connection | None = connection
+        self.request = request
+        self.pid = 0
+        self.only_shows = False
+        self.done = False
+
+
+class Supervisor:
+    """Serves clients until it is told to stop.
+
+    Args:
+        root: state root.
+        listener: non-blocking SEQPACKET socket that listens.
+        ends: of the pool's sockets.
+        group: whose members may connect too.
+        systemd_cgroup: containers of its own are made by systemd, unless a request says otherwise.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        root: str,
+        listener: socket.socket,
+        ends: pool.Ends,
+        group: int | None = None,
+        systemd_cgroup: bool = False,
+    ) -> None:
+        self.loop = loop
+        self.root = root
+        self.listener = listener
+        self.group = group
+        self.systemd_cgroup = systemd_cgroup
+        self.started = time.monotonic()
+        self.connections: set[Connection] = set()
+        self.jobs: dict[int, Job] = {}
+        self.jobs_by_pid: dict[int, Job] = {}
+        self._job_count = 0
+        self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
+        self._surroundings = identity("self")
+        loop.add(listener.fileno(), self._accept)
+        self.use_pool(ends)
+
+    # -- pool
+
+    def use_pool(self, ends: pool.Ends) -> None:
+        """Jobs go to this pool from now on."""
+        self.ends = ends
+        for wire in (ends.jobs, ends.reports, ends.control):
+            os.set_blocking(wire.fileno(), False)
+        self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(), urgent=True)
+        self.loop.add(ends.control.fileno(), lambda _: self._read_control())
+
+    def start_job(self, kind: str, connection: Connection, request: Packet, **fields: Any) -> Job:
+        """Has a worker do something.
+
+        Args:
+            request: its fds go along.
+        """
+        self._job_count += 1
+        started = Job(self._job_count, kind, connection, request)
+        self.jobs[started.number] = started
+        fds = {name: request.fd(name) for name in request.fd_names}
+        if kind != "request":
+            fds["connection"] = connection.wire.fileno()
+            connection.give()
+        self._send_job(fds, {"job": started.number, "kind": kind, **fields})
+        request.close()
+        return started
+
+    def _send_job(self, fds: dict[str, int], fields: dict[str, Any]) -> None:
+        if not self._unsent:
+            try:
+                self.ends.jobs.send("job", fds, **fields)
+                return
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+        # All workers are busy, and the socket is full.
+        self._unsent.append(({name: os.dup(fd) for name, fd in fds.items()}, fields))
+        if len(self._unsent) == 1:
+            self.loop.add(self.ends.jobs.fileno(), lambda _: self._send_unsent(), WRITABLE)
+
+    def _send_unsent(self) -> None:
+        while self._unsent:
+            fds, fields = self._unsent[0]
+            try:
+                self.ends.jobs.send("job", fds, **fields)
+            except ProtocolError as error:
+                if error.errno == errno.EAGAIN:
+                    return
+                raise
+            self._unsent.popleft()
+            for fd in fds.values():
+                os.close(fd)
+        self.loop.remove(self.ends.jobs.fileno())
+
+    def _read_reports(self) -> None:
+        while True:
+            try:
+                packet = self.ends.reports.receive()
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+                return
+            if packet is None:
+                self.loop.remove(self.ends.reports.fileno())
+                return
+            with packet:
+                found = self.jobs.get(packet.get("job", int, 0))
+                if found is not None:
+                    self._handle_report(found, packet)
+
+    def _handle_report(self, found: Job, packet: Packet) -> None:
+        if packet.type == "taken":
+            found.pid = packet.get("pid", int, 0)
+            self.jobs_by_pid[found.pid] = found
+            if found.connection is None and found.only_shows:
+                self._end_job(found)
+        elif packet.type == "answer" and found.connection is not None:
+            fds = {name: packet.fd(name) for name in packet.fd_names}
+            found.connection.answer(found.request, fds, **packet.get("body", dict, {}))
+        elif packet.type == "failure" and found.connection is not None:
+            found.connection.answer_error(found.request, from_dict(packet.get("error", dict, {})))
+        elif packet.type == "done":
+            found.done = True
+            self._forget_job(found)
+
+    def _read_control(self) -> None:
+        while True:
+            try:
+                packet = self.ends.control.receive()
+            except ProtocolError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+                return
+            if packet is None:
+                self.loop.remove(self.ends.control.fileno())
+                return
+            with packet:
+                # What it said before it ended comes first.
+                self._read_reports()
+                found = self.jobs_by_pid.pop(packet.get("pid", int, 0), None)
+                if found is not None and not found.done:
+                    self._job_crashed(found, packet.get("status", int, 0))
+
+    def _job_crashed(self, found: Job, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        if found.connection is not None:
+            error = CtrError(f"the job that did this ended {how}")
+            found.connection.answer_error(found.request, error)
+            if found.kind != "request":
+                found.connection.close()
+        self._forget_job(found)
+
+    def _forget_job(self, found: Job) -> None:
+        self.jobs.pop(found.number, None)
+        if found.pid:
+            self.jobs_by_pid.pop(found.pid, None)
+        if found.connection is not None and found.kind != "request":
+            # The job has the only end that is still spoken on.
+            connection, found.connection = found.connection, None
+            connection.close()
+
+    def _end_job(self, found: Job) -> None:
+        try:
+            os.kill(found.pid, SIGTERM)
+        except ProcessLookupError:
+            pass
+
+    # -- clients
+
+    def _accept(self, _: int) -> None:
+        for _count in range(ACCEPTED):
+            try:
+                connected, _address = self.listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            connected.setblocking(False)
+            peer = Peer(connected)
+            wire = Wire(connected.detach(), "client")
+            connection = Connection(self.loop, wire, peer, self.root, self.handle, self._on_end)
+            self.connections.add(connection)
+            if not peer.may_connect(self.group):
+                connection.fail(ProtocolError(f"uid {peer.uid} may not use this supervisor"))
+
+    def _on_end(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        for found in list(self.jobs.values()):
+            if found.connection is connection:
+                found.connection = None
+                if found.only_shows and found.pid:
+                    self._end_job(found)
+
+    def handle(self, connection: Connection, request: Packet) -> None:
+        """One request of a client; owns the packet.
+
+        Raises:
+            CtrError: it can't be served; told to the client.
+        """
+        if request.type == "command":
+            self._command(connection, request)
+        elif request.type == "finish":
+            fields = {name: request.body.get(name) for name in ("id", "root", "pid")}
+            self.start_job("finish", connection, request, **fields)
+        elif request.type in requests.HANDLERS:
+            self.start_job(
+                "request", connection, request, body=request.body, root=self.root, systemd_cgroup=self.systemd_cgroup
+            )
+        elif request.type == "ping":
+            with request:
+                connection.answer(request)
+        elif request.type == "status":
+            with request:
+                connection.answer(request, **self.status())
+        else:
+            raise NotSupported(f"no request is called {request.type}")
+
+    def status(self) -> dict[str, Any]:
+        """What the request `status` tells."""
+        return {
+            "pid": os.getpid(),
+            "version": VERSION,
+            "root": self.root,
+            "uptime": time.monotonic() - self.started,
+            "clients": len(self.connections),
+            "jobs": len(self.jobs),
+        }
+
+    # -- the thin client
+
+    def _command(self, connection: Connection, request: Packet) -> None:
+        reason = self.reason_to_refuse(connection.peer, request)
+        if reason:
+            with request:
+                connection.send("refuse", reason=reason)
+            return
+        fields = {name: request.body.get(name) for name in ("argv", "env", "umask")}
+        started = self.start_job("command", connection, request, **fields)
+        started.only_shows = verb_of(request.texts("argv")) in ONLY_SHOW
+
+    def reason_to_refuse(self, peer: Peer, request: Packet) -> str:
+        """Why a command line can't be run in the client's place; empty when it can."""
+        if peer.uid != os.geteuid():
+            return f"the client is uid {peer.uid}"
+        if any(entry.startswith(TOLD_BY_PID) for entry in request.texts("env")):
+            return "the client has a notify socket or sockets of its own"
+        if "cwd" not in request.fd_names:
+            return "the client has no working directory"
+        try:
+            if identity(str(peer.pid)) != self._surroundings:
+                return "the client is in other namespaces, or has another root directory"
+        except OSError as error:
+            return f"the client can't be looked at: {error.strerror}"
+        return ""
+
+
+def identity(process: str) -> list[tuple[int, int]]:
+    """What tells whether two processes see the same paths, pids, users and devices.
+
+    Args:
+        process: as /proc calls it.
+    """
+    paths = [f"/proc/{process}/ns/{name}" for name in SHARED_NAMESPACES]
+    found = [os.stat(path) for path in (*paths, f"/proc/{process}/root")]
+    return [(status.st_dev, status.st_ino) for status in found]
+
+
+def verb_of(argv: list[str]) -> str:
+    """The verb of a command line, empty where it has none or is wrong."""
+    try:
+        rest = parser.parse(argv[1:], surroundings.FLAGS).rest
+    except CtrError:
+        return ""
+    return rest[0] if rest else ""

@@ -63,6 +63,7 @@ extern PyMethodDef kernel_socket_methods[];
 extern PyMethodDef kernel_memfd_methods[];
 extern PyMethodDef kernel_signal_methods[];
 extern PyMethodDef kernel_bpf_methods[];
+extern PyMethodDef kernel_inotify_methods[];
 
 /* Each raises OSError(errno, text[, path]) with the attribute `syscall` and returns NULL; errno is read on entry. */
 PyObject *kernel_error(const char *syscall_name);

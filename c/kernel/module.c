@@ -42,7 +42,7 @@ static int fill_module(PyObject *module)
 {
     PyMethodDef *tables[] = {kernel_mount_methods,  kernel_namespace_methods, kernel_process_methods,
                              kernel_socket_methods, kernel_memfd_methods,     kernel_signal_methods,
-                             kernel_bpf_methods};
+                             kernel_bpf_methods,    kernel_inotify_methods};
     for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (PyModule_AddFunctions(module, tables[i]) < 0)
             return -1;

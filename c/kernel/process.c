@@ -2,9 +2,12 @@
 #include "kernel.h"
 
 #include <fcntl.h>
+#include <linux/ioctl.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/reboot.h>
 #include <sys/wait.h>
 
 #ifndef AT_EMPTY_PATH
@@ -13,6 +16,21 @@
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
+
+/* linux/pidfd.h of 6.13 (PIDFD_GET_INFO) and 6.15 (PIDFD_INFO_EXIT); the kernel fills in as much as the size asks for.
+ */
+#define INFO_PID (1ULL << 0)
+#define INFO_EXIT (1ULL << 3)
+
+struct info {
+    uint64_t mask, cgroup;
+    uint32_t pid, tgid, ppid, uids_and_gids[8];
+    int32_t exit_code;
+};
+
+_Static_assert(sizeof(struct info) == 64, "PIDFD_INFO_SIZE_VER0");
+
+#define GET_INFO _IOWR(0xFF, 11, struct info)
 
 #define SPAWN_STACK_SIZE (64 * 1024)
 
@@ -35,6 +53,31 @@ static PyObject *kernel_pidfd_send_signal(PyObject *self, PyObject *args, PyObje
         return NULL;
     (void)self;
     return kernel_none_result(syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0), "pidfd_send_signal", NULL);
+}
+
+static PyObject *kernel_pidfd_info(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"pidfd", NULL};
+    int pidfd;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "i", names, &pidfd))
+        return NULL;
+    (void)self;
+    struct info info = {.mask = INFO_PID | INFO_EXIT};
+    if (ioctl(pidfd, GET_INFO, &info) < 0)
+        return kernel_error("ioctl");
+    if (!(info.mask & INFO_EXIT))
+        Py_RETURN_NONE;
+    return PyLong_FromLong(info.exit_code);
+}
+
+static PyObject *kernel_reboot(PyObject *self, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"command", NULL};
+    unsigned int command;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "I", names, &command))
+        return NULL;
+    (void)self;
+    return kernel_none_result(reboot((int)command), "reboot", NULL);
 }
 
 static PyObject *kernel_prctl(PyObject *self, PyObject *args, PyObject *keywords)
@@ -264,8 +307,10 @@ static PyObject *kernel_spawn(PyObject *self, PyObject *args, PyObject *keywords
 PyMethodDef kernel_process_methods[] = {
     METHOD(pidfd_open, "pidfd_open(pid, flags=0) -> fd"),
     METHOD(pidfd_send_signal, "pidfd_send_signal(pidfd, sig)"),
+    METHOD(pidfd_info, "pidfd_info(pidfd) -> wait status or None"),
     METHOD(prctl, "prctl(option, a2=0, a3=0, a4=0, a5=0) -> int"),
     METHOD(prlimit, "prlimit(pid, resource, soft, hard) -> (soft, hard) before"),
+    METHOD(reboot, "reboot(command)"),
     METHOD(close_range, "close_range(first, last, flags=0)"),
     METHOD(spawn, "spawn(exe_fd, argv, env, fd_map) -> (pid, pidfd)"),
     METHODS_END,

@@ -87,6 +87,15 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
 def pidfd_send_signal(pidfd: int, sig: int) -> None:
     """Signals the process of a pidfd."""
 
+def pidfd_info(pidfd: int) -> int | None:
+    """The wait status of a process that has been reaped, whoever its parent was; None as long as it has not.
+
+    Needs Linux 6.15, and a pidfd that was open when the process was reaped (PIDFD_GET_INFO, PIDFD_INFO_EXIT).
+    """
+
+def reboot(command: int) -> None:
+    """Reboots, halts or powers off the machine, or ends the pid namespace when its pid 1 calls; reboot(2)."""
+
 def prctl(option: int, a2: int | bytes = 0, a3: int = 0, a4: int = 0, a5: int = 0) -> int:
     """Calls prctl(2); `a2` is bytes for options such as PR_SET_NAME that take a string."""
 
@@ -155,6 +164,20 @@ def signalfd(signals: Iterable[int], flags: int = 0) -> int:
 
 def read_signalfd(fd: int) -> tuple[int, int, int]:
     """Reads one signal: its number, and for SIGCHLD the child's pid and exit status or signal. EINTR is retried."""
+
+# inotify(7)
+
+def inotify_init(flags: int = 0) -> int:
+    """An inotify instance; IN_NONBLOCK is O_NONBLOCK."""
+
+def inotify_add_watch(fd: int, path: _Path, mask: int) -> int:
+    """Watches a path for IN_* events; returns the number of the watch, the same for one file under two names."""
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """Ends a watch; what it has told already is still read."""
+
+def read_inotify(fd: int) -> list[tuple[int, int, str]]:
+    """Events that are there: watch (-1 for IN_Q_OVERFLOW), IN_* bits, name in the directory. EINTR is retried."""
 
 # BPF: see bpf(2)
 

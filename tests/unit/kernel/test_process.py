@@ -200,3 +200,62 @@ def test_close_range_marks_or_closes() -> None:
         return [marked, writer in open_fds()]
 
     assert in_child(work) == [True, False]
+
+
+def test_the_status_of_a_process_of_others_is_known_once_it_is_reaped() -> None:
+    ends, begins = os.pipe()
+    keep, let_go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(9)
+        os.waitid(os.P_PID, grandchild, os.WEXITED | os.WNOWAIT)
+        os.write(begins, f"{grandchild}".encode())
+        os.read(keep, 1)
+        os.waitpid(grandchild, 0)
+        os._exit(0)
+    pidfd = _kernel.pidfd_open(int(os.read(ends, 16)))
+    try:
+        if unsupported := info_unsupported(pidfd):
+            pytest.skip(unsupported)
+        assert _kernel.pidfd_info(pidfd) is None
+        os.write(let_go, b".")
+        os.waitpid(child, 0)
+        assert _kernel.pidfd_info(pidfd) == 9 << 8
+        hung_up = select.epoll()
+        hung_up.register(pidfd, 0)
+        assert hung_up.poll(0) == [(pidfd, select.EPOLLHUP)]
+        hung_up.close()
+    finally:
+        for fd in (ends, begins, keep, let_go, pidfd):
+            os.close(fd)
+
+
+def info_unsupported(pidfd: int) -> str:
+    """Why the kernel does not tell exit statuses, or nothing."""
+    try:
+        _kernel.pidfd_info(pidfd)
+    except OSError:
+        return "needs Linux 6.15"
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(k.LINUX_REBOOT_CMD_RESTART, signal.SIGHUP), (k.LINUX_REBOOT_CMD_POWER_OFF, signal.SIGINT)],
+)
+def test_reboot_in_a_pid_namespace_ends_its_first_process_by_a_signal(command: int, number: int) -> None:
+    def work() -> int:
+        _kernel.unshare(k.CLONE_NEWUSER | k.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            if os.fork() == 0:
+                _kernel.reboot(command)
+                os._exit(1)
+            while True:
+                signal.pause()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    # reboot(2), "Behavior inside PID namespaces"
+    assert in_child(work) == -number

@@ -48,6 +48,23 @@ def load_config(bundle: str) -> "Config":
     return config
 
 
+def config_of(value: "Any") -> "Config":
+    """The configuration that a program gives as an object; a copy, checked like a file.
+
+    Args:
+        value: what could be in config.json.
+
+    Raises:
+        ConfigError: it holds what JSON has no word for, or has a wrong type.
+    """
+    try:
+        data = fastjson.dumps(value).encode("utf-8", "surrogateescape")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"the configuration is no JSON: {error}") from None
+    config: Config = parse(data, schema.CONFIG, "configuration")
+    return config
+
+
 def load_process(path: str) -> "Process":
     """The process of a file in the form of config.json's `process` (`exec --process`).
 

@@ -88,11 +88,23 @@ def create(runtime: Runtime, container_id: str, bundle: str, options: CreateOpti
     make(runtime, container_id, bundle, options).close()
 
 
-def make(runtime: Runtime, container_id: str, bundle: str, options: CreateOptions) -> Created:
-    """Creates a container and keeps hold of it; see `create`."""
+def make(
+    runtime: Runtime, container_id: str, bundle: str, options: CreateOptions, config: "Config | None" = None
+) -> Created:
+    """Creates a container and keeps hold of it; see `create`.
+
+    Args:
+        config: from `load.config_of`; None to read the bundle's. With it and without a bundle, root.path is absolute.
+    """
     validate.validate_id(container_id)
-    bundle = os.path.abspath(bundle)
-    config = load.load_config(bundle)
+    if config is None:
+        bundle = os.path.abspath(bundle)
+        config = load.load_config(bundle)
+    elif not bundle:
+        # Hooks and readers of the state are promised a bundle (runtime-spec, "State"); this is as near as it gets.
+        bundle = os.path.dirname((config.get("root") or {}).get("path", ""))
+        if not bundle.startswith("/"):
+            raise ConfigError("must be absolute where there is no bundle", json_path=".root.path")
     process = config.get("process")
     if process is None:
         raise ConfigError("process property must not be empty", json_path=".process")

@@ -5,15 +5,19 @@ What the supervisor answers by itself, from what it knows, is not here: list, st
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctr_common.errors import ConfigError, CtrError, ProtocolError
 from ctr_common.fd import Fd
+from ctr_common.spec import load
 from ctr_common.wire import Packet, Wire
 from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine.options import CreateOptions, ExecOptions
 from ctr_supervisor.engine.runtime import Runtime
 from ctr_supervisor.service.parents import KeeperParent
+
+if TYPE_CHECKING:
+    from ctr_common.spec.types import Config
 
 
 class Request:
@@ -92,21 +96,21 @@ def serve(packet: Packet, reports: Wire, job: int) -> None:
     reports.send("done", None, job=job)
 
 
-def bundle_of(request: Request) -> tuple[str, "Fd | None"]:
-    """The bundle that a creation names, or one made of the configuration that it brings.
+def source_of(request: Request) -> "tuple[str, Config | None]":
+    """The bundle that a creation names, or the configuration that it brings.
 
     Raises:
-        ConfigError: neither or both are given.
+        ConfigError: neither is given, or both, or the configuration is none.
     """
     bundle: str = request.packet.get("bundle", str, "")
     config = request.packet.get("config", dict)
     if bool(bundle) == (config is not None):
         raise ConfigError("a creation needs either a bundle or a config")
-    if bundle:
-        if not bundle.startswith("/"):
-            raise ConfigError("the bundle's path must be absolute", path=bundle)
-        return bundle, None
-    raise ConfigError("a config without a bundle is not taken yet")
+    if config is not None:
+        return "", load.config_of(config)
+    if not bundle.startswith("/"):
+        raise ConfigError("the bundle's path must be absolute", path=bundle)
+    return bundle, None
 
 
 def create_options(request: Request) -> CreateOptions:
@@ -136,8 +140,8 @@ def _create(request: Request, start_too: bool) -> None:
     from ctr_supervisor.engine import run as running
     from ctr_supervisor.engine import start as starting
 
-    bundle, _ = bundle_of(request)
-    created = creation.make(request.runtime(request.keeper()), request.id, bundle, create_options(request))
+    bundle, config = source_of(request)
+    created = creation.make(request.runtime(request.keeper()), request.id, bundle, create_options(request), config)
     request.event("created", pid=created.launched.pid)
     try:
         if start_too:

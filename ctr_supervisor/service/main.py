@@ -11,6 +11,7 @@ from ctr_supervisor.service import pool
 
 if TYPE_CHECKING:
     from ctr_supervisor.service.options import Options
+    from ctr_supervisor.service.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,15 +62,16 @@ def serve(given: "Options") -> int:
 SIGINT, SIGTERM, SIGCHLD = 2, 15, 17
 
 
-def reap(supervisor: object) -> None:
+def reap(supervisor: "Supervisor") -> None:
     """Takes leave of children: the pool, keepers, processes of execs, orphans."""
     while True:
         try:
-            pid, _status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
             return
+        supervisor.child_ended(pid, status)
 
 
 def prepare() -> pool.Serve:

@@ -11,9 +11,11 @@ from ctr_common.errors import CtrError, NotSupported, ProtocolError, from_dict
 from ctr_common.version import VERSION
 from ctr_common.wire import Packet, Wire
 from ctr_supervisor.cli import parser, surroundings
+from ctr_supervisor.process.parent import shell_status
 from ctr_supervisor.service import pool, requests
 from ctr_supervisor.service.connection import Connection, Peer
 from ctr_supervisor.service.loop import WRITABLE, Loop
+from ctr_supervisor.service.waits import Waits
 
 SIGTERM = 15
 
@@ -84,6 +86,7 @@ class Supervisor:
         self.connections: set[Connection] = set()
         self.jobs: dict[int, Job] = {}
         self.jobs_by_pid: dict[int, Job] = {}
+        self.waits = Waits()
         self._job_count = 0
         self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
         self._surroundings = identity("self")
@@ -166,9 +169,13 @@ class Supervisor:
             self.jobs_by_pid[found.pid] = found
             if found.connection is None and found.only_shows:
                 self._end_job(found)
-        elif packet.type == "answer" and found.connection is not None:
-            fds = {name: packet.fd(name) for name in packet.fd_names}
-            found.connection.answer(found.request, fds, **packet.get("body", dict, {}))
+        elif packet.type == "answer":
+            body = packet.get("body", dict, {})
+            if found.request.type == "exec":
+                self.waits.exec_made(found.request.get("id", str, ""), body["pid"])
+            if found.connection is not None:
+                fds = {name: packet.fd(name) for name in packet.fd_names}
+                found.connection.answer(found.request, fds, **body)
         elif packet.type == "failure" and found.connection is not None:
             found.connection.answer_error(found.request, from_dict(packet.get("error", dict, {})))
         elif packet.type == "done":
@@ -236,6 +243,7 @@ class Supervisor:
 
     def _on_end(self, connection: Connection) -> None:
         self.connections.discard(connection)
+        self.waits.forget(connection)
         for found in list(self.jobs.values()):
             if found.connection is connection:
                 found.connection = None
@@ -257,6 +265,9 @@ class Supervisor:
             self.start_job(
                 "request", connection, request, body=request.body, root=self.root, systemd_cgroup=self.systemd_cgroup
             )
+        elif request.type == "wait":
+            with request:
+                self._wait(connection, request)
         elif request.type == "ping":
             with request:
                 connection.answer(request)
@@ -265,6 +276,20 @@ class Supervisor:
                 connection.answer(request, **self.status())
         else:
             raise NotSupported(f"no request is called {request.type}")
+
+    def _wait(self, connection: Connection, request: Packet) -> None:
+        def answer(status: int | None) -> None:
+            connection.answer(request, status=status)
+
+        self.waits.wait(request.get("id", str, ""), request.get("pid", int, 0), connection, answer)
+
+    def child_ended(self, pid: int, status: int) -> None:
+        """A child was reaped: the pool, a keeper, the process of an exec, or an orphan.
+
+        Args:
+            status: as from waitpid(2).
+        """
+        self.waits.child_ended(pid, shell_status(status))
 
     def status(self) -> dict[str, Any]:
         """What the request `status` tells."""

@@ -1,0 +1,88 @@
+"""Who waits for the end of which process."""
+
+from collections.abc import Callable
+
+from ctr_common.errors import WrongState
+
+# Ends of processes that nobody has asked for yet; beyond so many the oldest is forgotten.
+REMEMBERED = 4096
+
+Answer = Callable[[int | None], None]
+
+
+class Waits:
+    """Ends of processes of execs, and of containers, for those who wait or will.
+
+    The process of an exec is the supervisor's child once the job that made it has ended; its status is remembered until
+    somebody asks for it. How a container ended is written down elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._execs: dict[tuple[str, int], int | None] = {}
+        self._by_pid: dict[int, str] = {}
+        self._waiting: dict[tuple[str, int], list[tuple[object, Answer]]] = {}
+
+    def exec_made(self, container_id: str, pid: int) -> None:
+        """A process that will be our child."""
+        if len(self._execs) >= REMEMBERED:
+            for key in [key for key, status in self._execs.items() if status is not None][: REMEMBERED // 2]:
+                del self._execs[key]
+        self._execs[container_id, pid] = None
+        self._by_pid[pid] = container_id
+
+    def child_ended(self, pid: int, status: int) -> str | None:
+        """A child was reaped.
+
+        Args:
+            status: as a shell shows it.
+
+        Returns:
+            The container that it was an exec of, None for any other child.
+        """
+        container_id = self._by_pid.pop(pid, None)
+        if container_id is not None:
+            self._execs[container_id, pid] = status
+            self._tell((container_id, pid), status)
+        return container_id
+
+    def container_ended(self, container_id: str, status: int | None) -> None:
+        """A container's init process has ended.
+
+        Args:
+            status: as a shell shows it; None where nobody knows.
+        """
+        self._tell((container_id, 0), status)
+
+    def wait(self, container_id: str, pid: int, owner: object, answer: Answer) -> None:
+        """Has the end of a process told; at once where it has happened.
+
+        Args:
+            pid: of an exec's process; 0 for the container itself.
+            owner: who asks, for `forget`.
+            answer: gets the status, None where nobody knows it.
+
+        Raises:
+            WrongState: no exec made a process of that pid.
+        """
+        key = (container_id, pid)
+        if pid:
+            if key not in self._execs:
+                raise WrongState(f"no exec in container {container_id} has made a process {pid}")
+            status = self._execs[key]
+            if status is not None:
+                answer(status)
+                return
+        self._waiting.setdefault(key, []).append((owner, answer))
+
+    def forget(self, owner: object) -> None:
+        """Tells somebody nothing any more."""
+        for key, waiting in list(self._waiting.items()):
+            left = [entry for entry in waiting if entry[0] is not owner]
+            if left:
+                self._waiting[key] = left
+            else:
+                del self._waiting[key]
+
+    def _tell(self, key: tuple[str, int], status: int | None) -> None:
+        for _, answer in self._waiting.pop(key, []):
+            answer(status)

@@ -40,6 +40,11 @@ def run_container_hooks(setup: "Setup", _: object) -> None:
     plan = setup.plan
     if plan.state is None:
         return
+    outer = -1
+    if setup.host_root:
+        # Their paths are the caller's, who is in a chroot; joining the mount namespace led out of it.
+        outer = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.chroot(setup.host_root)
     if setup.root >= 0:
         os.fchdir(setup.root)
     state = dict(plan.state)
@@ -47,3 +52,7 @@ def run_container_hooks(setup: "Setup", _: object) -> None:
     os.umask(0o022)
     hooks.run((plan.config.get("hooks") or {}).get("createContainer") or (), state, "createContainer")
     os.umask(0)
+    if outer >= 0:
+        os.fchdir(outer)
+        os.chroot(".")
+        os.close(outer)

@@ -112,9 +112,9 @@ def _move(host: Links, inside: Links, netns: int, name: str, new: str, records: 
     if TEMPLATE not in new and inside.find(new) is not None:
         raise CtrError(f"the network namespace of the container has an interface {new} already", step=STEP)
     record = {
-        "name": link.get("IFLA_IFNAME"),
+        "name": link.get_attr("IFLA_IFNAME"),
         "up": bool(link["flags"] & IFF_UP),
-        "master": link.get("IFLA_MASTER") or 0,
+        "master": link.get_attr("IFLA_MASTER") or 0,
         # Before the move, which takes the device down and its addresses away.
         "addresses": host.addresses(link["index"]),
     }

@@ -35,7 +35,12 @@ class Links:
         if netns is not None:
             _kernel.setns(netns, CLONE_NEWNET)
         # groups=0: not subscribed to news, so there is no queue of them that could overflow.
-        self.netlink: Any = IPRoute(groups=0)
+        try:
+            self.netlink: Any = IPRoute(groups=0)
+        except TypeError:
+            # before pyroute2 0.8, such as that of Debian 12, the socket is bound by a call of its own
+            self.netlink = IPRoute()
+            self.netlink.bind(groups=0)
 
     def find(self, name: str) -> "Any | None":
         """The interface of that name or alternative name; None if there is none."""
@@ -89,12 +94,12 @@ class Links:
         """
         found = []
         for message in self.netlink.addr("dump", index=index):
-            flags = message.get("IFA_FLAGS") or message["flags"]
+            flags = message.get_attr("IFA_FLAGS") or message["flags"]
             if message["index"] != index or message["scope"] != RT_SCOPE_UNIVERSE or not flags & IFA_F_PERMANENT:
                 continue
             entry = {"family": message["family"], "prefixlen": message["prefixlen"]}
             for key in ("address", "local", "broadcast", "rt_priority"):
-                value = message.get(f"IFA_{key.upper()}")
+                value = message.get_attr(f"IFA_{key.upper()}")
                 if value is not None:
                     entry[key] = value
             if flags & IFA_F_OF_THE_USER:

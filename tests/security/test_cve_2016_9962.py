@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_the_setup_worker_shows_nothing_to_a_neighbour_in_its_namespaces(
     (directory / "look").write_text(LOOK_AT_OTHERS)
 
     def into_neighbour(state: dict[str, Any]) -> Any:
-        command = " ".join([str(ctrun.path), *ctrun.globals, "exec", neighbour, "sh", "-c"])
+        command = shlex.join([str(ctrun.path), *ctrun.globals, "exec", neighbour, "sh", "-c"])
         hook = f'{command} "$(cat {directory}/look)" >{directory}/report'
         return changed(
             plain,

@@ -1,0 +1,129 @@
+#include "attend.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../nsexec/cleanup.h"
+#include "../nsexec/kernel.h"
+#include "relay.h"
+
+enum { PROCESS, SIGNALS, CONNECTION, RELAY };
+#define WATCHED (RELAY + RELAY_FDS)
+
+static int signals = -1;
+
+bool attend_prepare(bool subreaper)
+{
+    sigset_t all;
+
+    if (subreaper && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0)
+        return false;
+    /* the C library leaves out the real-time signals that are its own */
+    sigfillset(&all);
+    if (sigprocmask(SIG_BLOCK, &all, NULL) < 0)
+        return false;
+    if (signals < 0)
+        signals = signalfd(-1, &all, SFD_CLOEXEC | SFD_NONBLOCK);
+    return signals >= 0;
+}
+
+int attend_wait(pid_t pid)
+{
+    int status;
+
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* Reaps adopted orphans; the container process is left for attend_wait. */
+static void reap_others(pid_t kept)
+{
+    for (;;) {
+        siginfo_t found = {0};
+        if (waitid(P_ALL, 0, &found, WEXITED | WNOHANG | WNOWAIT) < 0)
+            return;
+        /* the oldest zombie is shown first again and again; what is behind ours its own end makes unimportant */
+        if (found.si_pid == 0 || found.si_pid == kept)
+            return;
+        (void)waitpid(found.si_pid, NULL, 0);
+    }
+}
+
+static void handle_signal(pid_t pid, int pidfd, struct relay *relay)
+{
+    struct signalfd_siginfo signal;
+
+    if (read(signals, &signal, sizeof(signal)) != sizeof(signal))
+        return;
+    switch (signal.ssi_signo) {
+    case SIGCHLD:
+        reap_others(pid);
+        return;
+    case SIGPIPE: /* our own broken pipes and out-of-band data are not the container's */
+    case SIGURG:
+        return;
+    case SIGWINCH:
+        if (relay) {
+            relay_resize(relay);
+            return;
+        }
+    }
+    /* one that has just ended needs no signal; one that takes none from us goes on without */
+    (void)syscall(SYS_pidfd_send_signal, pidfd, signal.ssi_signo, NULL, 0);
+}
+
+static int serve(pid_t pid, struct relay *relay, int connection, bool (*handle)(void *), void *context)
+{
+    auto_fd pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    struct pollfd watched[WATCHED];
+
+    if (pidfd < 0)
+        return -1;
+    watched[PROCESS] = (struct pollfd){.fd = pidfd, .events = POLLIN};
+    watched[SIGNALS] = (struct pollfd){.fd = signals, .events = POLLIN};
+    watched[CONNECTION] = (struct pollfd){.fd = connection, .events = POLLIN};
+    for (int i = RELAY; i < WATCHED; i++)
+        watched[i] = (struct pollfd){.fd = -1};
+    for (;;) {
+        if (relay)
+            relay_wanted(relay, watched + RELAY);
+        if (poll(watched, WATCHED, -1) < 0) {
+            if (errno != EINTR)
+                return -1;
+            continue;
+        }
+        if (watched[PROCESS].revents)
+            return attend_wait(pid);
+        if (watched[SIGNALS].revents)
+            handle_signal(pid, pidfd, relay);
+        if (watched[CONNECTION].revents && !handle(context))
+            watched[CONNECTION].fd = -1;
+        if (relay)
+            relay_handle(relay, watched + RELAY);
+    }
+}
+
+int attend(pid_t pid, int console, int connection, bool (*handle)(void *context), void *context)
+{
+    static struct relay relay;
+
+    if (!attend_prepare(false)) {
+        close_fd(&console);
+        return -1;
+    }
+    if (console < 0)
+        return serve(pid, NULL, connection, handle, context);
+    relay_open(&relay, console);
+    int status = serve(pid, &relay, connection, handle, context), number = errno;
+    relay_drain(&relay);
+    relay_close(&relay);
+    errno = number;
+    return status;
+}

@@ -4,17 +4,63 @@ import os
 import stat
 
 from ctr_common.kernel import _kernel
-from ctr_common.kernel.constants import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
+from ctr_common.kernel.constants import (
+    BINFMTFS_MAGIC,
+    BPF_FS_MAGIC,
+    CGROUP2_SUPER_MAGIC,
+    CGROUP_SUPER_MAGIC,
+    CONFIGFS_MAGIC,
+    DEBUGFS_MAGIC,
+    EFIVARFS_MAGIC,
+    FUSE_CTL_SUPER_MAGIC,
+    MQUEUE_MAGIC,
+    NSFS_MAGIC,
+    PIDFS_MAGIC,
+    PROC_SUPER_MAGIC,
+    PSTOREFS_MAGIC,
+    RDTGROUP_SUPER_MAGIC,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS,
+    SECURITYFS_MAGIC,
+    SELINUX_MAGIC,
+    SYSFS_MAGIC,
+    TRACEFS_MAGIC,
+)
 
 SIZE_LIMIT = 4 << 20  # bytes read of etc/passwd; directories with more users are not served from a file
+
+# Regular files by their mode, but to open or read one is a request to the kernel, which no image may make with our
+# rights: /proc/kmsg takes messages away from their reader, trace_pipe waits for ever.
+KERNEL_INTERFACES = frozenset(
+    (
+        BINFMTFS_MAGIC,
+        BPF_FS_MAGIC,
+        CGROUP2_SUPER_MAGIC,
+        CGROUP_SUPER_MAGIC,
+        CONFIGFS_MAGIC,
+        DEBUGFS_MAGIC,
+        EFIVARFS_MAGIC,
+        FUSE_CTL_SUPER_MAGIC,
+        MQUEUE_MAGIC,
+        NSFS_MAGIC,
+        PIDFS_MAGIC,
+        PROC_SUPER_MAGIC,
+        PSTOREFS_MAGIC,
+        RDTGROUP_SUPER_MAGIC,
+        SECURITYFS_MAGIC,
+        SELINUX_MAGIC,
+        SYSFS_MAGIC,
+        TRACEFS_MAGIC,
+    )
+)
 
 
 def lookup_home(root_fd: int, uid: int) -> "str | None":
     """Home directory of a user.
 
     Args:
-        root_fd: root of the container; symlinks in the image cannot lead out of it, and a fifo or device in the place
-            of etc/passwd is neither waited for nor read.
+        root_fd: root of the container; symlinks in the image cannot lead out of it, and a fifo, device or interface
+            of the kernel in the place of etc/passwd is neither waited for nor read.
         uid: the user, in the container.
 
     Returns:
@@ -29,7 +75,7 @@ def lookup_home(root_fd: int, uid: int) -> "str | None":
         return None
     try:
         before = os.fstat(path_fd)
-        if not stat.S_ISREG(before.st_mode):
+        if not stat.S_ISREG(before.st_mode) or _kernel.fstatfs_type(path_fd) in KERNEL_INTERFACES:
             return None
         fd = _kernel.openat2(root_fd, "etc/passwd", flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
     except OSError:

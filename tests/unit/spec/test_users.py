@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC
 from ctr_common.spec import users
+from tests.support.forked import in_child
 
 PASSWD = b"""\
 root:x:0:0:root:/root:/bin/sh
@@ -67,6 +70,31 @@ def test_a_fifo_is_not_waited_for(root: Path, root_fd: int) -> None:
     (root / "etc" / "passwd").unlink()
     os.mkfifo(root / "etc" / "passwd")
     assert users.lookup_home(root_fd, 0) is None
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("file", ["proc/kmsg", "proc/self/maps", "sys/kernel/notes"])
+def test_an_interface_of_the_kernel_is_not_even_opened(file: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "etc" / "passwd").unlink()
+    (root / "etc" / "passwd").symlink_to(f"/{file}")
+    real = _kernel.openat2
+    opened: list[int] = []
+
+    def openat2(dirfd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+        opened.append(flags)
+        return real(dirfd, path, flags, mode, resolve)
+
+    def work() -> list[object]:
+        _kernel.unshare(CLONE_NEWNS)
+        _kernel.mount(None, "/", None, MS_REC | MS_PRIVATE, None)
+        for name in ("proc", "sys"):
+            (root / name).mkdir()
+            _kernel.mount(f"/{name}", str(root / name), None, MS_BIND | MS_REC, None)
+        monkeypatch.setattr(_kernel, "openat2", openat2)
+        home = users.lookup_home(os.open(root, os.O_PATH | os.O_DIRECTORY), 0)
+        return [home, len(opened), all(flags & os.O_PATH for flags in opened)]
+
+    assert in_child(work) == [None, 1, True]
 
 
 def test_a_directory_is_not_read(root: Path, root_fd: int) -> None:

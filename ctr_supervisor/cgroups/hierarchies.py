@@ -69,6 +69,12 @@ def hierarchies() -> Hierarchies:
     return _found
 
 
+def forget() -> None:
+    """Has the next one look again: for a process that lives longer than one command."""
+    global _found
+    _found = None
+
+
 def _look() -> Hierarchies:
     try:
         fd = os.open(CGROUP_ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,7 +23,7 @@ from ctr_common.wire import Packet, Wire
 STDIO = ("stdin", "stdout", "stderr")
 
 
-def prepare() -> Callable[[Packet, Wire], None]:
+def prepare() -> Callable[[Packet, Wire], bool]:
     """Imports what jobs use, and makes the executable that all of them share."""
     import importlib
 
@@ -33,8 +33,8 @@ def prepare() -> Callable[[Packet, Wire], None]:
         importlib.import_module(module)
     binary = executable()
 
-    def serve(packet: Packet, reports: Wire) -> None:
-        serve_job(packet, reports, binary.fileno())
+    def serve(packet: Packet, reports: Wire) -> bool:
+        return serve_job(packet, reports, binary.fileno())
 
     return serve
 
@@ -71,11 +71,14 @@ PRELOADED = (
 )
 
 
-def serve_job(packet: Packet, reports: Wire, executable: int) -> None:
+def serve_job(packet: Packet, reports: Wire, executable: int) -> bool:
     """Does the job.
 
     Args:
         executable: ctr-init in a sealed memfd.
+
+    Returns:
+        Whether it went as it should, so that the process may do another one.
     """
     job = packet.get("job", int, 0)
     reports.send("taken", None, job=job, pid=os.getpid())
@@ -84,22 +87,25 @@ def serve_job(packet: Packet, reports: Wire, executable: int) -> None:
     if kind == "request":
         from ctr_supervisor.service import requests
 
-        requests.serve(packet, reports, job)
-    else:
-        with Wire(packet.take_fd("connection"), "client") as client:
-            # The supervisor, which must never wait, has the same open file.
-            os.set_blocking(client.fileno(), True)
-            if kind == "command":
-                serve_command(packet, client, lambda: reports.send("done", None, job=job), executable)
-            else:
-                serve_finish(packet, client, lambda: reports.send("done", None, job=job))
+        return requests.serve(packet, reports, job)
+    with Wire(packet.take_fd("connection"), "client") as client:
+        # The supervisor, which must never wait, has the same open file.
+        os.set_blocking(client.fileno(), True)
+        if kind == "command":
+            status = serve_command(packet, client, lambda: reports.send("done", None, job=job), executable)
+        else:
+            status = serve_finish(packet, client, lambda: reports.send("done", None, job=job))
+    return status == 0
 
 
-def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None], executable: int) -> None:
+def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None], executable: int) -> int:
     """Runs a whole command line in the client's place.
 
     Args:
         report_done: called before the client hears of its end, so that what it asks next is answered by what is now.
+
+    Returns:
+        The exit status.
     """
     from ctr_supervisor.cli.main import main
     from ctr_supervisor.service.parents import ClientParent
@@ -116,6 +122,7 @@ def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None],
         except ProtocolError:
             # The client is gone; there is nobody to be told.
             pass
+    return status
 
 
 def put_on_surroundings(packet: Packet) -> None:
@@ -140,7 +147,7 @@ def put_on_surroundings(packet: Packet) -> None:
             os.environ[name] = value
 
 
-def serve_finish(packet: Packet, client: Wire, report_done: Callable[[], None]) -> None:
+def serve_finish(packet: Packet, client: Wire, report_done: Callable[[], None]) -> int:
     """Deletes a container whose process, which a client attended, has ended; unless it is another one by now."""
     from ctr_supervisor.engine import container as containers
     from ctr_supervisor.engine import run
@@ -157,3 +164,4 @@ def serve_finish(packet: Packet, client: Wire, report_done: Callable[[], None]) 
     report_done()
     if status == 0:
         client.send("exit", None, status=status)
+    return status

@@ -81,19 +81,22 @@ class Request:
 STDIO = ("stdin", "stdout", "stderr")
 
 
-def serve(packet: Packet, reports: Wire, job: int) -> None:
-    """Carries one request out, and reports its answer or failure."""
+def serve(packet: Packet, reports: Wire, job: int) -> bool:
+    """Carries one request out, and reports its answer or failure; says whether it succeeded."""
     request = Request(packet, reports, job)
     handler = HANDLERS.get(request.type)
+    succeeded = False
     try:
         if handler is None:
             raise ProtocolError(f"no request is called {request.type}")
         handler(request)
+        succeeded = True
     except CtrError as error:
         reports.send("failure", None, job=job, error=error.as_dict())
     except OSError as error:
         reports.send("failure", None, job=job, error=CtrError.from_os_error(error).as_dict())
     reports.send("done", None, job=job)
+    return succeeded
 
 
 def source_of(request: Request) -> "tuple[str, Config | None]":

@@ -10,7 +10,6 @@ import time
 from ctr_common import fastjson
 from ctr_common.errors import HookError
 from ctr_common.kernel import _kernel
-from ctr_common.kernel.constants import CLOSE_RANGE_CLOEXEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +20,6 @@ if TYPE_CHECKING:
 
 # A hook's output is kept for the error message only, and no more of it than this.
 OUTPUT_MAX = 64 * 1024
-
-FD_MAX = 2**32 - 1
-
-# SIGPIPE and SIGXFSZ: the interpreter ignores them, and an ignored signal stays ignored over execve.
-IGNORED_BY_PYTHON = (13, 25)
 
 
 def run(hooks: "Sequence[Hook]", state: "dict[str, Any]", stage: str) -> None:
@@ -104,21 +98,13 @@ def _spawn(hook: "Hook", stdin: int, output: int) -> int:
     for entry in hook.get("env") or ():
         name, _, value = os.fsencode(entry).partition(b"=")
         environment[name] = value
-    actions: list[tuple[int, int, int]] = [
-        (os.POSIX_SPAWN_DUP2, stdin, 0),
-        (os.POSIX_SPAWN_DUP2, output, 1),
-        (os.POSIX_SPAWN_DUP2, output, 2),
-    ]
-    # Ours are close-on-exec anyway; the caller's, such as those for --preserve-fds, are the container's, not a hook's.
-    _kernel.close_range(3, FD_MAX, CLOSE_RANGE_CLOEXEC)
-    return os.posix_spawn(
-        hook["path"],
-        hook.get("args") or [hook["path"]],
-        environment,
-        file_actions=actions,
-        setsigmask=(),
-        setsigdef=IGNORED_BY_PYTHON,
-    )
+    # Nor the caller's, such as those for --preserve-fds: they are the container's, not a hook's. And without touching a
+    # fd of this process, which may have other threads.
+    arguments = hook.get("args") or [hook["path"]]
+    entries = [name + b"=" + value for name, value in environment.items()]
+    pid, pidfd = _kernel.spawn(hook["path"], arguments, entries, [(stdin, 0), (output, 1), (output, 2)], True)
+    os.close(pidfd)
+    return pid
 
 
 def _wait(pid: int, output: int, deadline: "float | None") -> "tuple[int | None, bytes]":

@@ -51,7 +51,7 @@ def start(plan: "SetupPlan") -> Worker:
     try:
         pid, in_pid_namespace = join.fork(plan)
         if pid == 0:
-            _child(plan, worker_end, in_pid_namespace)
+            work(plan, worker_end, in_pid_namespace)
     except BaseException:
         os.close(engine_end)
         os.close(worker_end)
@@ -60,8 +60,13 @@ def start(plan: "SetupPlan") -> Worker:
     return Worker(pid, engine_end)
 
 
-def _child(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
-    """The worker; never returns, whatever happens, since above it is the engine's stack."""
+def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
+    """Is the worker; never returns, whatever happens, since above it is the engine's stack.
+
+    Args:
+        fd: its end of the socket.
+        in_pid_namespace: of the container, already.
+    """
     code = 1
     try:
         # A file object of the engine that was collected here would close an fd number that is ours by now.

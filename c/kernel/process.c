@@ -131,6 +131,8 @@ static PyObject *kernel_close_range(PyObject *self, PyObject *args, PyObject *ke
 /* Everything that the spawned child needs, prepared before it exists: it may only make system calls. */
 struct spawn {
     int exe_fd;
+    const char *path; /* executed in place of exe_fd where given */
+    int close_others;
     char **argv;
     char **env;
     int *sources; /* pairs: sources[i] becomes targets[i] */
@@ -169,14 +171,17 @@ static int spawn_failed(struct spawn *spawn, const char *name)
 /* First every source moves out of the way of every target: so maps may overlap, swap, or name one fd on both sides. */
 static int move_fds(struct spawn *spawn, int *exe_fd)
 {
-    *exe_fd = fcntl(spawn->exe_fd, F_DUPFD_CLOEXEC, spawn->above);
-    if (*exe_fd < 0)
+    *exe_fd = spawn->path ? -1 : fcntl(spawn->exe_fd, F_DUPFD_CLOEXEC, spawn->above);
+    if (*exe_fd < 0 && !spawn->path)
         return -1;
     for (Py_ssize_t i = 0; i < spawn->pairs; i++) {
         spawn->sources[i] = fcntl(spawn->sources[i], F_DUPFD_CLOEXEC, spawn->above);
         if (spawn->sources[i] < 0)
             return -1;
     }
+    /* the child has a table of its own, so nothing changes for the parent */
+    if (spawn->close_others && syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
+        return -1;
     for (Py_ssize_t i = 0; i < spawn->pairs; i++)
         if (dup2(spawn->sources[i], spawn->targets[i]) < 0)
             return -1;
@@ -190,6 +195,10 @@ static int spawn_child(void *argument)
     if (move_fds(spawn, &exe_fd) < 0)
         return spawn_failed(spawn, "dup2");
     reset_signals();
+    if (spawn->path) {
+        (void)execve(spawn->path, spawn->argv, spawn->env);
+        return spawn_failed(spawn, "execve");
+    }
     (void)syscall(SYS_execveat, exe_fd, "", spawn->argv, spawn->env, AT_EMPTY_PATH);
     return spawn_failed(spawn, "execveat");
 }
@@ -277,11 +286,21 @@ static int run_spawn(struct spawn *spawn, int *pidfd)
 
 static PyObject *kernel_spawn(PyObject *self, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"exe_fd", "argv", "env", "fd_map", NULL};
+    static char *names[] = {"exe", "argv", "env", "fd_map", "close_others", NULL};
     __attribute__((cleanup(spawn_free))) struct spawn spawn = {0};
-    PyObject *argv, *env, *fd_map;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "iOOO", names, &spawn.exe_fd, &argv, &env, &fd_map))
+    PyObject *exe, *argv, *env, *fd_map;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOOO|p", names, &exe, &argv, &env, &fd_map, &spawn.close_others))
         return NULL;
+    RELEASED PyObject *path = NULL;
+    if (PyLong_Check(exe)) {
+        spawn.exe_fd = (int)PyLong_AsLong(exe);
+        if (spawn.exe_fd == -1 && PyErr_Occurred())
+            return NULL;
+    } else {
+        if (!PyUnicode_FSConverter(exe, &path))
+            return NULL;
+        spawn.path = PyBytes_AS_STRING(path);
+    }
     (void)self;
     RELEASED PyObject *keep = PyList_New(0);
     if (keep == NULL)
@@ -293,7 +312,9 @@ static PyObject *kernel_spawn(PyObject *self, PyObject *args, PyObject *keywords
     if (spawn.env == NULL || parse_fd_map(fd_map, &spawn) < 0)
         return NULL;
     CLOSED int pidfd = -1;
-    int pid = run_spawn(&spawn, &pidfd);
+    int pid;
+    /* execve of a file on a slow disk holds up this thread alone */
+    WITHOUT_GIL(pid = run_spawn(&spawn, &pidfd));
     if (pid < 0) {
         errno = spawn.error;
         return kernel_error_path(spawn.failed, spawn.argv[0]);
@@ -312,6 +333,6 @@ PyMethodDef kernel_process_methods[] = {
     METHOD(prlimit, "prlimit(pid, resource, soft, hard) -> (soft, hard) before"),
     METHOD(reboot, "reboot(command)"),
     METHOD(close_range, "close_range(first, last, flags=0)"),
-    METHOD(spawn, "spawn(exe_fd, argv, env, fd_map) -> (pid, pidfd)"),
+    METHOD(spawn, "spawn(exe, argv, env, fd_map, close_others=False) -> (pid, pidfd)"),
     METHODS_END,
 };

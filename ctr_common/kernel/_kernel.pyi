@@ -106,18 +106,23 @@ def close_range(first: int, last: int, flags: int = 0) -> None:
     """Closes fds first to last inclusive, or marks them with CLOSE_RANGE_CLOEXEC."""
 
 def spawn(
-    exe_fd: int, argv: Sequence[_Path], env: Sequence[_Path], fd_map: Sequence[tuple[int, int]]
+    exe: int | _Path,
+    argv: Sequence[_Path],
+    env: Sequence[_Path],
+    fd_map: Sequence[tuple[int, int]],
+    close_others: bool = False,
 ) -> tuple[int, int]:
-    """Starts a program from an fd, without a copy of this process's memory (CLONE_VM and CLONE_VFORK).
+    """Starts a program, without a copy of this process's memory (CLONE_VM and CLONE_VFORK); safe beside other threads.
 
     The child has the signal mask and all handlers at their defaults, and only the fds of the map besides those that
     are not close-on-exec.
 
     Args:
-        exe_fd: the binary; not a script when it is close-on-exec (execveat(2), BUGS).
+        exe: an fd of the binary, not a script when it is close-on-exec (execveat(2), BUGS); or a path.
         argv: arguments, argv[0] included.
         env: NAME=value strings.
         fd_map: (source, target) pairs, all at once: swaps and source == target (to keep it open) are fine.
+        close_others: beyond stderr the child gets the fds of the map alone, close-on-exec or not.
 
     Returns:
         pid and pidfd of the child, which the caller must wait for.
@@ -239,6 +244,7 @@ ATTR_LOG_FD: int
 ATTR_KEEPER: int
 ATTR_STATUS_FD: int
 ATTR_BECOME_ROOT: int
+ATTR_TRACE: int
 ATTR_PID: int
 ATTR_PIDFD: int
 ATTR_IN_CGROUP: int

@@ -34,6 +34,9 @@ FIFO_FILE = "exec.fifo"
 LOCK_TIMEOUT = 60.0
 LOCK_INTERVAL = 0.01
 
+# How often removing starts over when files appear meanwhile.
+REMOVE_TRIES = 10
+
 STATE_SIZE_MAX = 64 * 1024 * 1024
 
 
@@ -230,6 +233,17 @@ class StateDir:
 
 
 def _remove_tree(path: str) -> None:
+    for last in (False,) * (REMOVE_TRIES - 1) + (True,):
+        try:
+            _try_remove_tree(path)
+            return
+        except OSError as error:
+            # A keeper, or a supervisor that saw the end, wrote the exit status down at this moment.
+            if error.errno != errno.ENOTEMPTY or last:
+                raise
+
+
+def _try_remove_tree(path: str) -> None:
     try:
         entries = list(os.scandir(path))
     except FileNotFoundError:

@@ -123,3 +123,19 @@ def test_ids_lists_directories_only(directory: state.StateDir) -> None:
     Path(directory.root, "file").write_text("")
     assert state.ids(directory.root) == ["one"]
     assert state.ids(directory.root + "/none") == []
+
+
+def test_removing_gets_rid_of_what_appears_meanwhile(
+    directory: state.StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = iter([Path(directory.path, "exit-status")])
+    rmdir = os.rmdir
+
+    def write_before(path: str) -> None:
+        for file in late:
+            file.write_text("0\n")
+        rmdir(path)
+
+    monkeypatch.setattr(os, "rmdir", write_before)
+    directory.remove()
+    assert not directory.exists()

@@ -4,6 +4,7 @@ Each step says which pieces of work it has for a configuration, and carries one 
 there for that configuration. `ctr-init-setup --dry-run BUNDLE` prints the pieces.
 """
 
+from ctr_common import trace
 from ctr_common.errors import CtrError, SetupError
 from ctr_init import (
     bind,
@@ -17,6 +18,7 @@ from ctr_init import (
     mounts,
     network,
     pivot,
+    resolve,
     rootfs,
     sysctl,
 )
@@ -95,9 +97,13 @@ def execute(setup: "Setup") -> None:
     for step in STEPS:
         for piece in step.pieces(setup.plan):
             try:
-                step.execute(setup, piece.argument)
+                with trace.span(step.name, piece.detail):
+                    step.execute(setup, piece.argument)
             except OSError as error:
-                failure = SetupError.from_os_error(error, step.name, message=piece.detail)
+                made = resolve.making_failed(error)
+                failure = SetupError.from_os_error(
+                    error, step.name, message=f"{piece.detail}: {made}" if made else piece.detail
+                )
                 failure.json_path = piece.json_path
                 raise failure from None
             except CtrError as error:

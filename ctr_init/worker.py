@@ -10,6 +10,7 @@ What it says to the engine, and hears from it:
 import gc
 import os
 
+from ctr_common import trace
 from ctr_common.channel import Channel
 from ctr_common.errors import CtrError, SetupError
 from ctr_common.kernel import _kernel
@@ -71,9 +72,12 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
     try:
         # A file object of the engine that was collected here would close an fd number that is ours by now.
         gc.disable()
+        recorder = trace.recorder
+        if recorder is not None:
+            recorder.forked("setup worker")
         channel = Channel(fd, "engine")
         try:
-            _close_other_fds(fd, plan.pidfd)
+            _close_other_fds(fd, plan.pidfd, *(() if recorder is None else (recorder.fd,)))
             join.protect()
             os.umask(0)  # every mode is given in full where something is made
             _import_rest(plan)
@@ -85,6 +89,8 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             channel.send_error(SetupError.from_os_error(error, "set up namespaces"))
         except Exception as error:
             channel.send_error(SetupError(f"{type(error).__name__}: {error}", step="set up namespaces"))
+        if recorder is not None:
+            recorder.finish()
     finally:
         os._exit(code)
 

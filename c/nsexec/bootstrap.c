@@ -117,6 +117,9 @@ void bootstrap_read(struct message *message, struct bootstrap *bootstrap)
         case ATTR_LOG_FD:
             bootstrap->log = attribute_fd(&attribute, message);
             break;
+        case ATTR_TRACE:
+            bootstrap->trace = attribute_bool(&attribute);
+            break;
         case ATTR_KEEPER:
             bootstrap->keeper = attribute_bool(&attribute);
             break;

@@ -43,6 +43,7 @@ struct bootstrap {
     char *time_offsets;
     struct cpu_mask initial_affinity;
     int cgroup;
+    bool trace;
     int log;
     int status;
 };

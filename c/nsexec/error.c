@@ -16,6 +16,7 @@ static int report_fd = -1;
 static bool (*report_send)(int, struct writer *) = message_send;
 static int log_fd = -1;
 static const char *log_stage = "";
+static bool steps_wanted;
 
 void report_to(int socket)
 {
@@ -63,6 +64,17 @@ void log_line(const char *format, ...)
     line[length++] = '\n';
     if (write(log_fd, line, length) < 0)
         return; /* ignoring: a debug line is not worth a container */
+}
+
+void log_steps(bool wanted)
+{
+    steps_wanted = wanted;
+}
+
+void log_step(const char *step)
+{
+    if (steps_wanted)
+        log_line("=%s", step);
 }
 
 /* The last resort: whether it is read can't matter any more. */

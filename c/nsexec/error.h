@@ -4,6 +4,7 @@
 #define CTR_ERROR_H
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 /* One failure; members left out are NULL or 0. The same fields as in ctr_common/errors.py. */
@@ -28,6 +29,10 @@ void report_to_pipe(int pipe);
  */
 void log_to(int fd, const char *stage);
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Whether the end of each step is a line too, `=step`, by which its time can be told. */
+void log_steps(bool wanted);
+void log_step(const char *step);
 
 /*
  * Reports the failure to the engine, or in one line on stderr when there is no engine (any more), and ends the process

@@ -140,6 +140,7 @@ static void make_container(struct context *context)
     int release[2], pidfd = -1;
 
     namespaces_join(bootstrap, context->proc);
+    log_step("set affinity and oom_score_adj, join namespaces");
     if (bootstrap->become_root && !new_user_namespace) {
         become_root(context->proc);
         set_dumpable(false);
@@ -156,10 +157,13 @@ static void make_container(struct context *context)
         process_run(context, release[0]);
     }
     close(release[0]);
+    log_step("clone3");
     idmap_write(bootstrap, context->proc, pid);
     set_dumpable(false);
     log_line("made process %d", (int)pid);
+    log_step("write id maps");
     send_child(context->socket, pid, pidfd, in_cgroup);
+    log_step("tell the engine");
     if (write(release[1], "", 1) != 1)
         _exit(1); /* the container process died, which its parent sees */
     _exit(0);
@@ -181,6 +185,8 @@ void prelude_run(int socket, int inherited_end)
     bootstrap_read(&message, &context.bootstrap);
     message_release(&message);
     log_to(context.bootstrap.log, "ctr-init:0");
+    log_steps(context.bootstrap.trace);
+    log_step("read bootstrap message");
 
     if (context.bootstrap.keeper) {
         pid_t helper = fork();

@@ -84,6 +84,7 @@ static void wait_for_go(const struct context *context)
     struct attribute attribute;
 
     message_expect(context->socket, MSG_GO, &message);
+    log_step("wait for go");
     struct cursor cursor = message_attributes(&message);
     while (attribute_next(&cursor, &attribute)) {
         if (attribute.info->type != ATTR_CGROUP_TASKS_FD)
@@ -93,6 +94,7 @@ static void wait_for_go(const struct context *context)
         enter_cgroup(context, tasks);
     }
     message_release(&message);
+    log_step("enter cgroups");
 }
 
 static void make_session(void)
@@ -195,6 +197,7 @@ static void receive_settings(const struct context *context, struct settings *set
     struct message message;
 
     message_expect(context->socket, MSG_SETTINGS, &message);
+    log_step("wait for setup worker and settings");
     settings_read(&message, settings);
     message_release(&message);
     set_dumpable(false); /* the worker has been and gone */
@@ -346,21 +349,29 @@ static char *finalise(struct context *context, struct settings *settings, int *m
     if (settings->new_session)
         make_session(); /* TIOCSCTTY is for session leaders */
     enter_root(settings, mount_namespace);
+    log_step("enter the mount namespace's root");
     close_other_fds(context, settings);
+    log_step("close other fds");
     if (settings->keyring)
         keyring_join(settings->keyring, settings->keyring_label, context->proc);
+    log_step("make session keyring");
     console_set_up(settings, context->socket, context->proc);
+    log_step("set up console");
     set_personality(settings);
     set_scheduler(settings);
     set_io_priority(settings);
     set_memory_policy(settings);
     set_affinity(&settings->affinity);
+    log_step("set personality, scheduler, priority, memory policy, affinity");
     set_labels(context, settings); /* no_new_privs restricts some changes of label */
     set_rlimits(settings);         /* late, since a low limit binds the steps behind it */
     set_no_new_privs(settings);
+    log_step("set labels, limits, no_new_privs");
     if (!settings->no_new_privs)
         seccomp_install(settings, context->socket); /* needs CAP_SYS_ADMIN, which the next line gives up */
+    log_step("load filter that needs privileges");
     change_identity(settings);
+    log_step("set capabilities, ids, groups, working directory");
     set_parent_death_signal(context, settings); /* the kernel clears it at every change of ids */
     set_umask(settings);
     return executable_find(settings);
@@ -400,9 +411,12 @@ void process_run(struct context *context, int released)
 
     prctl(PR_SET_NAME, "ctr-init:1");
     log_to(context->bootstrap.log, "ctr-init:1");
+    log_step("begin");
     wait_for_stage_0(released);
+    log_step("wait for stage 0");
     wait_for_go(context);
     enter_namespaces(context);
+    log_step("make cgroup, time and IPC namespaces");
     int mount_namespace = keep_mount_namespace(context);
     send_plain(context->socket, MSG_NAMESPACES_READY);
     log_line("in all namespaces");
@@ -415,10 +429,13 @@ void process_run(struct context *context, int released)
     if (settings.no_new_privs && !filter_last)
         seccomp_install(&settings, context->socket);
     log_line("prepared");
+    log_step("find program, load filter");
     send_plain(context->socket, MSG_PREPARED);
 
     int fifo = wait_for_start(context, &settings);
+    log_step("wait for start");
     hooks_run(&settings);
+    log_step("startContainer hooks");
     if (fifo >= 0)
         report_to(-1); /* as under runc, an execve that fails is told of on the container's own stderr */
     log_line("execve %s", executable);

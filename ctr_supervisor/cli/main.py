@@ -3,6 +3,7 @@
 import os
 import sys
 
+from ctr_common import trace
 from ctr_common.errors import CtrError, NotSupported, UsageError
 from ctr_common.log import DEBUG, ERROR, STDERR, Log, encode, write_all
 from ctr_supervisor.cli import output, parser, surroundings
@@ -82,6 +83,8 @@ class _Command:
         self.log = context.log
         self.debug = context.debug
         name = given.rest[0] if given.rest else ""
+        if given.string("trace"):
+            _start_trace(given.string("trace"))
         if name in VERBS:
             return self.run_verb(context, name, given.rest[1:])
         if name in LATER:
@@ -98,7 +101,8 @@ class _Command:
 
     def run_verb(self, context: "Surroundings", name: str, arguments: "Sequence[str]") -> int:
         """Runs one verb; returns the exit status."""
-        verb, run = load(name)
+        with trace.span(f"import {name}"):
+            verb, run = load(name)
         try:
             given = parser.parse(arguments, verb.flags, flags_first=verb.flags_first)
         except UsageError as error:
@@ -112,7 +116,8 @@ class _Command:
             raise UsageError(complaint)
         self.failure = verb.failure
         self.status = verb.failure_status
-        return run(context, given)
+        with trace.span(name):
+            return run(context, given)
 
     def fail(self, message: str, hint: str = "") -> int:
         """Reports an error; returns the exit status."""
@@ -150,6 +155,18 @@ def main(arguments: "Sequence[str] | None" = None, parent: "Parent | None" = Non
                 command.log.write(DEBUG, line)
         hint = f"this is a bug in {PROGRAM}; --debug shows where"
         return command.fail(f"internal error: {type(error).__name__}: {error}", hint)
+    finally:
+        if trace.recorder is not None:
+            trace.recorder.finish()
+
+
+def _start_trace(path: str) -> None:
+    from ctr_common import trace_recorder
+
+    try:
+        trace_recorder.start(path)
+    except OSError as error:
+        raise CtrError(f"open {path}", errno=error.errno or 0) from None
 
 
 def open_standard_fds() -> None:

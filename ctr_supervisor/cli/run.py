@@ -1,5 +1,6 @@
 """`ctrun run`."""
 
+from ctr_common import trace
 from ctr_supervisor.cli import creation
 from ctr_supervisor.cli.parser import BOOL, Flag
 from ctr_supervisor.cli.verb import Verb
@@ -43,8 +44,9 @@ writes a config.json to begin with.
 def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     """Runs the container; returns the exit status of its process."""
     detach = arguments.boolean("detach")
-    runtime, bundle, options = creation.prepare(surroundings, arguments, detach=detach)
-    from ctr_supervisor.engine import run
+    with trace.span("import engine, prepare"):
+        runtime, bundle, options = creation.prepare(surroundings, arguments, detach=detach)
+        from ctr_supervisor.engine import run
 
     return run.run(
         runtime,

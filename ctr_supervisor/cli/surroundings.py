@@ -20,6 +20,7 @@ FLAGS = (
     Flag("log", "file to append the log to (default is '/dev/stderr')"),
     Flag("log-format", "format of the log, 'text' or 'json'", default=TEXT),
     Flag("root", "directory that holds the state of the containers, best on a tmpfs", default=DEFAULT_ROOT),
+    Flag("trace", "file to write the time of each step to, for chrome://tracing or Perfetto"),
     Flag("criu", "path of the criu binary for checkpoint and restore", default="criu"),
     Flag("systemd-cgroup", 'let systemd make the cgroups; cgroupsPath then reads "slice:prefix:name"', BOOL),
     Flag("rootless", "tolerate failures with cgroups: 'true', 'false' or 'auto'", default="auto"),

@@ -7,7 +7,7 @@ c/nsexec/process.c (the process itself).
 import os
 import time
 
-from ctr_common import fastjson, hooks
+from ctr_common import fastjson, hooks, trace
 from ctr_common.bootstrap import boolean, text, u32
 from ctr_common.errors import ConfigError, CtrError, InitError, ProtocolError
 from ctr_common.fd import Fd
@@ -99,7 +99,8 @@ def make(
     validate.validate_id(container_id)
     if config is None:
         bundle = os.path.abspath(bundle)
-        config = load.load_config(bundle)
+        with trace.span("load config"):
+            config = load.load_config(bundle)
     elif not bundle:
         # Hooks and readers of the state are promised a bundle (runtime-spec, "State"); this is as near as it gets.
         bundle = os.path.dirname((config.get("root") or {}).get("path", ""))
@@ -111,8 +112,9 @@ def make(
     check_terminal(process, options)
     if options.preserve_fds + options.listen_fds:
         runtime.parent.check_preserved_fds(options.preserve_fds + options.listen_fds)
-    for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
-        runtime.warn(warning)
+    with trace.span("validate config"):
+        for warning in validate.check(config, bundle, rootless=runtime.rootless_euid):
+            runtime.warn(warning)
     if options.networks:
         from ctr_supervisor.network.config import check
 
@@ -154,20 +156,30 @@ class Creation:
     def run(self) -> Created:
         """All of it, in order."""
         self.prepare_notify()
-        self.record_intent()
-        self.make_cgroups()
+        with trace.span("write state: intent"):
+            self.record_intent()
+        with trace.span("make cgroups, set limits"):
+            self.make_cgroups()
         try:
-            launched = self.launch_process()
+            with trace.span("launch ctr-init, until there is a process"):
+                launched = self.launch_process()
             self.runtime.note(f"container process {launched.pid} of {self.container.id}")
-            launched.go(self.place_in_cgroups(launched))
-            self.record_process(launched)
-            self.set_up_networks(launched)
-            home = self.set_up_namespaces(launched)
-            self.set_up_process(launched, home)
-            self.reap_worker()
+            with trace.span("cgroups of the process, late namespaces"):
+                launched.go(self.place_in_cgroups(launched))
+            with trace.span("write state: process"):
+                self.record_process(launched)
+            with trace.span("networks"):
+                self.set_up_networks(launched)
+            with trace.span("setup worker"):
+                home = self.set_up_namespaces(launched)
+            with trace.span("settings of the process, until it is prepared"):
+                self.set_up_process(launched, home)
+            with trace.span("reap worker"):
+                self.reap_worker()
         except CtrError as error:
             raise self.explain(error).within(launch.CONTEXT) from None
-        self.record_prepared()
+        with trace.span("write state: prepared"):
+            self.record_prepared()
         handover.announce(self.options, launched)
         if self.net_devices is not None:
             self.net_devices.close()
@@ -340,9 +352,10 @@ class Creation:
                 attributes.append((_kernel.ATTR_KEYRING_LABEL, text(self.process["selinuxLabel"])))
         seccomp = self.linux.get("seccomp")
         if seccomp:
-            from ctr_supervisor.engine.seccomp import compile_filter
+            with trace.span("seccomp filter"):
+                from ctr_supervisor.engine.seccomp import compile_filter
 
-            attributes += settings.seccomp_attributes(compile_filter(seccomp, cache_dir=self.runtime.seccomp_cache))
+                attributes += settings.seccomp_attributes(compile_filter(seccomp, cache_dir=self.runtime.seccomp_cache))
         hook_list = (self.config.get("hooks") or {}).get("startContainer") or []
         if hook_list:
             state = fastjson.dumps(self.container.oci_state(containers.CREATED, pid=1)).encode()
@@ -380,7 +393,8 @@ class Creation:
         from ctr_common.channel import Channel
         from ctr_init import worker
 
-        self.worker = worker.start(self.plan(launched))
+        with trace.span("fork worker"):
+            self.worker = worker.start(self.plan(launched))
         with Channel(self.worker.fd, "setup worker") as channel:
             while True:
                 message = channel.expect(

@@ -1,6 +1,8 @@
-"""The debug lines of ctr-init, on their way into our log (`--debug`)."""
+"""The lines of ctr-init, on their way into our log (`--debug`) and into a trace (`--trace`)."""
 
 import os
+
+from ctr_common import trace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ class DebugLog:
     """A pipe that ctr-init writes lines to, `seconds stage text`, and drops those that do not fit.
 
     Args:
-        note: takes each line, without its time.
+        note: takes each line, without its time; None where only the trace wants them.
 
     Attributes:
         writing: the end for ctr-init.
@@ -21,7 +23,7 @@ class DebugLog:
 
     __slots__ = ("_note", "_partial", "_reading", "writing")
 
-    def __init__(self, note: "Callable[[str], None]") -> None:
+    def __init__(self, note: "Callable[[str], None] | None") -> None:
         self._note = note
         self._reading, self.writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._partial = b""
@@ -40,7 +42,11 @@ class DebugLog:
             while data := os.read(self._reading, CHUNK):
                 *lines, self._partial = (self._partial + data).split(b"\n")
                 for line in lines:
-                    self._note(line.partition(b" ")[2].decode(errors="replace"))
+                    text = line.decode(errors="replace")
+                    if trace.recorder is not None and trace.recorder.line(text):
+                        continue
+                    if self._note is not None:
+                        self._note(text.partition(" ")[2])
         except BlockingIOError:
             pass
 

@@ -3,6 +3,7 @@
 import errno
 import os
 
+from ctr_common import trace
 from ctr_common.bootstrap import boolean, text, u32, u64
 from ctr_common.errors import ConfigError, CtrError, WrongState
 from ctr_common.fd import Fd
@@ -96,11 +97,15 @@ class Execution:
         try:
             with Fd(pidfd):
                 home = self.lookup_home()
-                launched = self.launched = self.launch_process(pidfd)
-            launched.go(self.place_in_cgroups(launched))
-            self.set_up_process(launched, home)
+                with trace.span("launch ctr-init, until there is a process"):
+                    launched = self.launched = self.launch_process(pidfd)
+            with trace.span("cgroups of the process"):
+                launched.go(self.place_in_cgroups(launched))
+            with trace.span("settings of the process, until it is prepared"):
+                self.set_up_process(launched, home)
             handover.announce(self.options, launched)
-            launched.await_execve()
+            with trace.span("until execve"):
+                launched.await_execve()
         except CtrError as error:
             self.abandon()
             if error.errno == errno.EPERM and self.container.status() == containers.CREATED:

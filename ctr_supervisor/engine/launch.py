@@ -9,6 +9,7 @@ cgroups        ── GO ─────────▶ container process, which
 import os
 import select
 
+from ctr_common import trace
 from ctr_common.bootstrap import text, u32, u64
 from ctr_common.channel import Channel, Message
 from ctr_common.errors import CtrError, InitError
@@ -233,17 +234,20 @@ def launch(
         attributes.append((_kernel.ATTR_CGROUP_FD, u32(len(fds))))
         fds.append(cgroup_fd)
     log = None
-    if note is not None:
+    if note is not None or trace.recorder is not None:
         from ctr_supervisor.engine.debug_log import DebugLog
 
         log = DebugLog(note)
         attributes.append((_kernel.ATTR_LOG_FD, u32(len(fds))))
         fds.append(log.writing)
+        if trace.recorder is not None:
+            attributes.append((_kernel.ATTR_TRACE, b"\1"))
     ours, theirs = _kernel.socketpair()
     channel = Channel(ours, "container process")
     try:
         try:
-            stage0 = parent.spawn(theirs, preserve_fds)
+            with trace.span("spawn stage 0 from a sealed memfd"):
+                stage0 = parent.spawn(theirs, preserve_fds)
         finally:
             os.close(theirs)
         try:
@@ -251,7 +255,8 @@ def launch(
             if log is not None:
                 log.handed_over()
             if meanwhile is not None:
-                meanwhile()
+                with trace.span("import what the setup worker needs"):
+                    meanwhile()
             message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
         except CtrError:
             parent.stage0_failed(stage0)

@@ -1,5 +1,6 @@
 """`run`: create and start in one, and stay for its end unless detached."""
 
+from ctr_common import trace
 from ctr_common.errors import ContainerNotFound
 from ctr_supervisor.engine import create, delete, start
 from ctr_supervisor.engine.container import Container
@@ -43,12 +44,14 @@ def run(
     try:
         if notify is not None:
             notify.bind()
-        start.release(container)
+        with trace.span("release from the fifo, until execve"):
+            start.release(container)
         start.run_poststart_hooks(container)
         # Whoever wants to look at it, or to stop it, must get the lock while it runs.
         container.directory.unlock()
         if foreground is not None:
-            ended = foreground.attend(created.launched, created.console_master, notify)
+            with trace.span("stay in the foreground"):
+                ended = foreground.attend(created.launched, created.console_master, notify)
             # Without a status whoever attends it in our place sees to what it leaves.
             keep = keep or ended is None
             status = DETACHED if ended is None else ended
@@ -72,7 +75,8 @@ def destroy(container: Container) -> None:
     try:
         container.directory.lock()
         try:
-            delete.destroy(container)
+            with trace.span("remove cgroups and state"):
+                delete.destroy(container)
         finally:
             container.directory.unlock()
     except ContainerNotFound:

@@ -1,16 +1,18 @@
-"""Work with netlink, done in a forked child.
+"""Work with netlink, done in a child.
 
 The child may enter a network namespace and never has to find its way back, and what pyroute2 brings along (200 ms of
 imports, event loops, sockets) is gone with it: the engine, which forks the setup worker next, stays as small as it was.
+The child is a fork, or beside other threads, where a fork could wait for their locks for ever, a program of its own.
 """
 
 import os
 import select
 import time
 
-from ctr_common import fastjson
+from ctr_common import fastjson, programs
 from ctr_common.errors import CtrError, NotSupported, ProtocolError, from_dict
 from ctr_common.fd import Fd
+from ctr_common.kernel import _kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +25,17 @@ TIMEOUT = 60.0
 SIGKILL = 9
 CHUNK = 65536
 
+# Of the child as a program of its own.
+DESCRIPTION_FD, ANSWER_FD, FIRST_FD = 3, 4, 5
+
 
 def run(step: str, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
-    """Calls a function in a forked child.
+    """Calls a function in a child.
 
     Args:
         step: what is being done, for errors that don't say it themselves.
-        work: what it returns has to be JSON.
-        arguments: its arguments; fds among them stay the caller's.
+        work: a function of a module; what it returns has to be JSON.
+        arguments: its arguments, JSON too; numbers are fds, which stay the caller's.
 
     Returns:
         What `work` returned.
@@ -41,9 +46,7 @@ def run(step: str, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     with Fd(reading) as reader, Fd(writing) as writer:
-        pid = os.fork()
-        if pid == 0:
-            _child(writer.fileno(), step, work, arguments)
+        pid = _fork(writer, step, work, arguments) if programs.is_alone() else _spawn(writer, step, work, arguments)
         try:
             writer.close()
             answer = _read_all(reader.fileno())
@@ -58,6 +61,38 @@ def run(step: str, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
     if "error" in data:
         raise from_dict(data["error"])
     return data["result"]
+
+
+def _fork(writer: Fd, step: str, work: "Callable[..., Any]", arguments: "tuple[Any, ...]") -> int:
+    pid = os.fork()
+    if pid == 0:
+        _child(writer.fileno(), step, work, arguments)
+    return pid
+
+
+def _spawn(writer: Fd, step: str, work: "Callable[..., Any]", arguments: "tuple[Any, ...]") -> int:
+    # The fds among the arguments come after the two that the program itself needs.
+    fds = [argument for argument in arguments if type(argument) is int]
+    numbers = iter(range(FIRST_FD, FIRST_FD + len(fds)))
+    renumbered = [next(numbers) if type(argument) is int else argument for argument in arguments]
+    job = {"step": step, "module": work.__module__, "function": work.__name__, "arguments": renumbered}
+    with Fd(_kernel.memfd_sealed("ctr-job", fastjson.dumps(job).encode())) as description:
+        fd_map = [(description.fileno(), DESCRIPTION_FD), (writer.fileno(), ANSWER_FD)]
+        fd_map += [(fd, FIRST_FD + index) for index, fd in enumerate(fds)]
+        pid, pidfd = programs.spawn(__name__, "main", fd_map)
+    os.close(pidfd)
+    return pid
+
+
+def main() -> int:
+    """The child as a program of its own; returns the exit status."""
+    from importlib import import_module
+
+    with open(DESCRIPTION_FD, "rb") as description:
+        job = fastjson.loads(description.read())
+    work = getattr(import_module(job["module"]), job["function"])
+    _child(ANSWER_FD, job["step"], work, tuple(job["arguments"]))
+    return 0
 
 
 def _read_all(fd: int) -> bytes:

@@ -5,6 +5,7 @@ import os
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import (
     FSCONFIG_CMD_CREATE,
+    FSCONFIG_SET_FD,
     FSCONFIG_SET_FLAG,
     FSCONFIG_SET_STRING,
     MS_DIRSYNC,
@@ -51,7 +52,7 @@ def needs_old_call(data: "Sequence[str]", flags: int) -> bool:
     return bool(flags & OLD_CALL_FLAGS) or any(len(os.fsencode(option)) > VALUE_MAX for option in data)
 
 
-def new_mount(fstype: str, source: str, data: "Iterable[str]", flags: int) -> int:
+def new_mount(fstype: str, source: str, data: "Iterable[str]", flags: int, pid_namespace: int = -1) -> int:
     """A detached mount of a new filesystem instance.
 
     Args:
@@ -59,6 +60,7 @@ def new_mount(fstype: str, source: str, data: "Iterable[str]", flags: int) -> in
         source: device, or a name to show in mountinfo.
         data: the filesystem's own options, `key` or `key=value`.
         flags: MS_*.
+        pid_namespace: fd of the one that a procfs shows; -1 for the caller's.
 
     Returns:
         its fd.
@@ -80,6 +82,8 @@ def new_mount(fstype: str, source: str, data: "Iterable[str]", flags: int) -> in
                 _kernel.fsconfig(context, FSCONFIG_SET_STRING, key, value.strip('"'))
             else:
                 _kernel.fsconfig(context, FSCONFIG_SET_FLAG, key)
+        if pid_namespace >= 0 and fstype == "proc":
+            _kernel.fsconfig(context, FSCONFIG_SET_FD, "pidns", None, pid_namespace)
         _kernel.fsconfig(context, FSCONFIG_CMD_CREATE)
         return _kernel.fsmount(context, 0, attributes(flags))
     finally:

@@ -60,17 +60,20 @@ def mount(setup: "Setup", request: MountRequest) -> None:
 
 
 def _failure(request: MountRequest, error: OSError) -> SetupError:
-    # What the filesystem says about an option stands behind the errno's text.
-    detail = (error.strerror or "").removeprefix(os.strerror(error.errno or 0))
-    what = (
-        f'error mounting "{request.source}" to rootfs at "{request.destination}": mount src={request.source}, '
-        f"dst={request.destination}, type={request.type or 'none'}, flags={hex(request.options.flags)}"
-    )
-    if request.options.data:
-        what += f", data={','.join(request.options.data)}"
-    return SetupError(
-        what + detail, syscall=getattr(error, "syscall", ""), errno=error.errno or 0, json_path=request.json_path
-    )
+    what = f'error mounting "{request.source}" to rootfs at "{request.destination}": '
+    made = resolve.making_failed(error)
+    if made:
+        what += made
+    else:
+        what += (
+            f"mount src={request.source}, dst={request.destination}, type={request.type or 'none'}, "
+            f"flags={hex(request.options.flags)}"
+        )
+        if request.options.data:
+            what += f", data={','.join(request.options.data)}"
+        # What the filesystem says about an option stands behind the errno's text.
+        what += (error.strerror or "").removeprefix(os.strerror(error.errno or 0))
+    return SetupError(what, syscall=getattr(error, "syscall", ""), errno=error.errno or 0, json_path=request.json_path)
 
 
 def mount_filesystem(setup: "Setup", request: MountRequest) -> None:
@@ -114,7 +117,7 @@ def mount_filesystem(setup: "Setup", request: MountRequest) -> None:
 
 def _new_mount(setup: "Setup", request: MountRequest, data: list[str], flags: int) -> int:
     try:
-        return filesystem.new_mount(request.type, request.source, data, flags)
+        return filesystem.new_mount(request.type, request.source, data, flags, setup.pid_namespace)
     except OSError as error:
         if request.type != "sysfs" or error.errno != errno.EPERM or not _may_not_mount_sysfs(setup.plan):
             raise

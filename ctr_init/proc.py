@@ -28,7 +28,7 @@ def root(setup: "Setup") -> int:
     """
     if setup.proc < 0:
         try:
-            setup.proc = filesystem.new_mount("proc", "proc", (), 0)
+            setup.proc = filesystem.new_mount("proc", "proc", (), 0, setup.pid_namespace)
         except OSError:
             # No pid namespace of our own in this user namespace, or the visible procfs is covered in parts.
             setup.proc = _verified(setup.root if setup.root >= 0 else os.open("/", os.O_PATH | os.O_CLOEXEC))

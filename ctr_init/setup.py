@@ -1,10 +1,13 @@
 """The state of a setup under way, which the steps share."""
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from ctr_common.channel import Channel
+    from ctr_init.inside import Engine
     from ctr_init.plan import SetupPlan
 
 
@@ -31,7 +34,8 @@ class Setup:
     Attributes:
         plan: what is to be done.
         channel: to the engine.
-        in_pid_namespace: the worker was born in the container's pid namespace already.
+        in_pid_namespace: there is no pid namespace to join: the worker was born in it, or does without.
+        pid_namespace: fd of the pid namespace that a procfs has to show; -1 for the one of this process.
         staged: the mount namespace was joined before, and apart from, the others.
         root: the container's root directory, on the mount that will be its root mount.
         sources: detached mounts of bind sources that were opened with the host's credentials, by index in `.mounts`.
@@ -52,6 +56,7 @@ class Setup:
         "host_root",
         "in_pid_namespace",
         "null",
+        "pid_namespace",
         "plan",
         "proc",
         "read_only_later",
@@ -60,10 +65,11 @@ class Setup:
         "staged",
     )
 
-    def __init__(self, plan: "SetupPlan", channel: "Channel", in_pid_namespace: bool) -> None:
+    def __init__(self, plan: "SetupPlan", channel: "Channel | Engine", in_pid_namespace: bool) -> None:
         self.plan = plan
         self.channel = channel
         self.in_pid_namespace = in_pid_namespace
+        self.pid_namespace = -1
         self.staged = False
         self.root = -1
         self.sources: dict[int, int] = {}
@@ -74,3 +80,10 @@ class Setup:
         self.proc = -1
         self.host_root = ""
         self.hook_pid = 0
+
+    def close(self) -> None:
+        """Closes every fd; for a process that lives on."""
+        fds = [self.root, *self.sources.values(), *self.read_only_later, self.directory[1]]
+        for fd in (*fds, self.null, self.empty, self.proc, self.pid_namespace):
+            if fd >= 0:
+                os.close(fd)

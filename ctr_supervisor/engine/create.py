@@ -393,8 +393,15 @@ class Creation:
         from ctr_common.channel import Channel
         from ctr_init import worker
 
+        plan = self.plan(launched)
+        way_back = self.runtime.parent.home
+        if way_back >= 0:
+            from ctr_init import inside
+
+            if inside.is_possible(plan):
+                return inside.run(plan, way_back, self.run_runtime_hooks, self.take_terminal)
         with trace.span("fork worker"):
-            self.worker = worker.start(self.plan(launched))
+            self.worker = worker.start(plan)
         with Channel(self.worker.fd, "setup worker") as channel:
             while True:
                 message = channel.expect(
@@ -443,8 +450,8 @@ class Creation:
             if message.type == _kernel.MSG_WORKER_HOOKS:
                 self.run_runtime_hooks()
             else:
-                self.console_slave = Fd(message.take_fd(_kernel.ATTR_CONSOLE_SLAVE_FD))
-                self.take_console(message.take_fd(_kernel.ATTR_CONSOLE_MASTER_FD))
+                slave = message.take_fd(_kernel.ATTR_CONSOLE_SLAVE_FD)
+                self.take_terminal(message.take_fd(_kernel.ATTR_CONSOLE_MASTER_FD), slave)
         finally:
             message.close()
         channel.send(_kernel.MSG_ACKNOWLEDGED)
@@ -456,6 +463,11 @@ class Creation:
         state = self.container.oci_state(containers.CREATING)
         hooks.run(configured.get("prestart") or (), state, "prestart")
         hooks.run(configured.get("createRuntime") or (), state, "createRuntime")
+
+    def take_terminal(self, master: int, slave: int) -> None:
+        """The pair that the setup allocated: the slave is for the process."""
+        self.console_slave = Fd(slave)
+        self.take_console(master)
 
     def take_console(self, master: int) -> None:
         """Where the master of the container's pty belongs."""

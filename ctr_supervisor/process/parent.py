@@ -37,12 +37,15 @@ class Parent:
 
     Args:
         stdio: fds that become stdin, stdout and stderr of the container process.
+        home: pidfd of a process that leads back from a container's namespaces (ctr_init/inside.py); -1 for none, then
+            a worker is forked for what has to be done there.
     """
 
-    __slots__ = ("stdio",)
+    __slots__ = ("home", "stdio")
 
-    def __init__(self, stdio: "tuple[int, int, int]" = (0, 1, 2)) -> None:
+    def __init__(self, stdio: "tuple[int, int, int]" = (0, 1, 2), home: int = -1) -> None:
         self.stdio = stdio
+        self.home = home
 
     def bootstrap(self, status_directory: str, index: int) -> "tuple[Attributes, Sequence[int]]":
         """What BOOTSTRAP has to say beside the rest, and fds that it points to, which the caller closes.

@@ -13,12 +13,16 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_SET_NAME
 from ctr_common.wire import Packet, Wire
+
+if TYPE_CHECKING:
+    from ctr_supervisor.service.parents import ClientParent
 
 STDIO = ("stdin", "stdout", "stderr")
 
@@ -27,14 +31,16 @@ def prepare() -> Callable[[Packet, Wire], bool]:
     """Imports what jobs use, and makes the executable that all of them share."""
     import importlib
 
+    from ctr_init import inside
     from ctr_supervisor.process.parent import executable
 
     for module in PRELOADED:
         importlib.import_module(module)
     binary = executable()
+    home = inside.find_home()
 
     def serve(packet: Packet, reports: Wire) -> bool:
-        return serve_job(packet, reports, binary.fileno())
+        return serve_job(packet, reports, binary.fileno(), home)
 
     return serve
 
@@ -42,6 +48,7 @@ def prepare() -> Callable[[Packet, Wire], bool]:
 # What start-up paths import inside functions, and rarer things that many jobs need.
 PRELOADED = (
     "ctr_common.hooks",
+    "ctr_init.inside",
     "ctr_common.spec.validate_linux",
     "ctr_common.spec.validate_process",
     "ctr_init.plan",
@@ -71,11 +78,12 @@ PRELOADED = (
 )
 
 
-def serve_job(packet: Packet, reports: Wire, executable: int) -> bool:
+def serve_job(packet: Packet, reports: Wire, executable: int, home: int) -> bool:
     """Does the job.
 
     Args:
         executable: ctr-init in a sealed memfd.
+        home: see Parent.
 
     Returns:
         Whether it went as it should, so that the process may do another one.
@@ -87,18 +95,21 @@ def serve_job(packet: Packet, reports: Wire, executable: int) -> bool:
     if kind == "request":
         from ctr_supervisor.service import requests
 
-        return requests.serve(packet, reports, job)
+        return requests.serve(packet, reports, job, home)
+    from ctr_supervisor.service.parents import ClientParent
+
     with Wire(packet.take_fd("connection"), "client") as client:
         # The supervisor, which must never wait, has the same open file.
         os.set_blocking(client.fileno(), True)
         if kind == "command":
-            status = serve_command(packet, client, lambda: reports.send("done", None, job=job), executable)
+            parent = ClientParent(client, executable, home)
+            status = serve_command(packet, parent, lambda: reports.send("done", None, job=job))
         else:
             status = serve_finish(packet, client, lambda: reports.send("done", None, job=job))
     return status == 0
 
 
-def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None], executable: int) -> int:
+def serve_command(packet: Packet, parent: "ClientParent", report_done: Callable[[], None]) -> int:
     """Runs a whole command line in the client's place.
 
     Args:
@@ -108,17 +119,15 @@ def serve_command(packet: Packet, client: Wire, report_done: Callable[[], None],
         The exit status.
     """
     from ctr_supervisor.cli.main import main
-    from ctr_supervisor.service.parents import ClientParent
 
     put_on_surroundings(packet)
-    parent = ClientParent(client, executable)
     argv = packet.texts("argv")
     sys.argv = argv
     status = main(argv[1:], parent)
     report_done()
     if not parent.handed_over:
         try:
-            client.send("exit", None, status=status)
+            parent.wire.send("exit", None, status=status)
         except ProtocolError:
             # The client is gone; there is nobody to be told.
             pass

@@ -30,12 +30,13 @@ class ClientParent(Parent):
     Args:
         wire: the connection.
         executable: ctr-init in a sealed memfd.
+        home: see Parent.
     """
 
     __slots__ = ("_attended", "_executable", "_foreground", "_handed_over", "_subreaper", "wire")
 
-    def __init__(self, wire: Wire, executable: int) -> None:
-        super().__init__()
+    def __init__(self, wire: Wire, executable: int, home: int) -> None:
+        super().__init__(home=home)
         self.wire = wire
         self._executable = executable
         self._foreground = False
@@ -142,8 +143,8 @@ class KeeperParent(Parent):
 
     __slots__ = ("_kept",)
 
-    def __init__(self, stdio: tuple[int, int, int]) -> None:
-        super().__init__(stdio)
+    def __init__(self, stdio: tuple[int, int, int], home: int) -> None:
+        super().__init__(stdio, home)
         self._kept = False
 
     def bootstrap(self, status_directory: str, index: int) -> "tuple[Attributes, Sequence[int]]":

@@ -27,9 +27,11 @@ class Request:
         packet: the job; its `body` is the request as the client sent it.
         reports: where answer and events go.
         job: its number.
+        home: see Parent.
     """
 
-    def __init__(self, packet: Packet, reports: Wire, job: int) -> None:
+    def __init__(self, packet: Packet, reports: Wire, job: int, home: int) -> None:
+        self.home = home
         self.reports = reports
         self.job = job
         self.root: str = packet.get("root", str, "")
@@ -75,15 +77,15 @@ class Request:
         """A parent whose processes have the request's stdio."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         stdio = [self.packet.take_fd(name) if name in self.packet.fd_names else null for name in STDIO]
-        return KeeperParent((stdio[0], stdio[1], stdio[2]))
+        return KeeperParent((stdio[0], stdio[1], stdio[2]), self.home)
 
 
 STDIO = ("stdin", "stdout", "stderr")
 
 
-def serve(packet: Packet, reports: Wire, job: int) -> bool:
+def serve(packet: Packet, reports: Wire, job: int, home: int) -> bool:
     """Carries one request out, and reports its answer or failure; says whether it succeeded."""
-    request = Request(packet, reports, job)
+    request = Request(packet, reports, job, home)
     handler = HANDLERS.get(request.type)
     succeeded = False
     try:

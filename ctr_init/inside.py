@@ -1,0 +1,188 @@
+"""The setup without a worker: the engine's own process goes into the container's namespaces, works, and comes back.
+
+A fork costs the page faults of two processes from then on, a quarter of a warm start. A worker is still needed where
+there is no way back (a user namespace), where hooks run in between, and where only a process that was born in the pid
+namespace can do something: a procfs for it, before Linux 6.18, whose procfs takes the namespace as an option.
+
+What must hold in a worker holds here: nobody in the container sees this process, which stays in the host's pid
+namespace and is not dumpable meanwhile; nothing of the image is executed; every fd is close-on-exec.
+"""
+
+import os
+
+from ctr_common.channel import Message
+from ctr_common.errors import CtrError, SetupError
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+    FSCONFIG_SET_FD,
+    PR_GET_DUMPABLE,
+    PR_SET_DUMPABLE,
+)
+from ctr_init import filesystem, requests, steps
+from ctr_init.setup import Setup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ctr_common.bootstrap import Attributes
+    from ctr_init.plan import SetupPlan
+
+NEEDED = CLONE_NEWNS | CLONE_NEWPID
+NO_WAY_BACK = CLONE_NEWUSER | CLONE_NEWTIME
+AND_BACK = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID
+# The process has namespaces that are not its own and can't leave them: it must not do anything else.
+STATUS_LOST = 71
+
+
+def find_home() -> int:
+    """A pidfd of this process, whose namespaces lead its children back; -1 where these must not go anywhere.
+
+    To be called once, in a single-threaded process that stays where it is.
+    """
+    try:
+        home = _kernel.pidfd_open(os.getpid())
+    except OSError:
+        return -1
+    if _takes_pid_namespace(home) and _comes_back(home):
+        return home
+    os.close(home)
+    return -1
+
+
+def _takes_pid_namespace(home: int) -> bool:
+    """Whether a procfs can be told its pid namespace (Linux 6.18)."""
+    try:
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        context = _kernel.fsopen("proc")
+        try:
+            _kernel.fsconfig(context, FSCONFIG_SET_FD, "pidns", None, own)
+        finally:
+            os.close(context)
+    except OSError:
+        return False
+    finally:
+        os.close(own)
+    return True
+
+
+def _comes_back(home: int) -> bool:
+    """Whether the root directory is that of the mount namespace: setns(2) leads back to none that was chosen since."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            before = _kernel.statx_mnt_id(os.open("/", os.O_PATH | os.O_CLOEXEC)), os.stat("/").st_ino
+            _kernel.setns(home, AND_BACK)
+            after = _kernel.statx_mnt_id(os.open("/", os.O_PATH | os.O_CLOEXEC)), os.stat("/").st_ino
+            code = 0 if before == after else 1
+        except OSError:
+            pass
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def is_possible(plan: "SetupPlan") -> bool:
+    """Whether nothing in the plan needs a process of its own."""
+    if plan.join_flags & NEEDED != NEEDED or plan.join_flags & NO_WAY_BACK or plan.rootless or plan.no_pivot:
+        return False
+    hooks = plan.config.get("hooks") or {}
+    if hooks.get("prestart") or hooks.get("createRuntime") or hooks.get("createContainer"):
+        return False
+    return not any(
+        request.is_idmapped
+        or (request.type == "proc" and filesystem.needs_old_call(request.options.data, request.options.flags))
+        for request in requests.of_plan(plan)
+    )
+
+
+class Engine:
+    """What the steps talk to in place of the channel to an engine in another process.
+
+    Args:
+        on_hooks: called when the moment of the runtime's hooks has come.
+        on_console: takes master and slave of the container's terminal.
+    """
+
+    def __init__(self, on_hooks: "Callable[[], None]", on_console: "Callable[[int, int], None]") -> None:
+        self.on_hooks = on_hooks
+        self.on_console = on_console
+        self.home: str | None = None
+
+    def send(self, message: int, attributes: "Attributes" = (), fds: "Sequence[int]" = ()) -> None:
+        """Takes what a step says; what it is answered comes from `expect`."""
+        said = Message(message, list(attributes), [])
+        if message == _kernel.MSG_CONSOLE:
+            master, slave = fds
+            self.on_console(os.dup(master), os.dup(slave))
+        elif message == _kernel.MSG_WORKER_HOOKS:
+            self.on_hooks()
+        elif message == _kernel.MSG_WORKER_DONE:
+            self.home = said.text(_kernel.ATTR_HOME)
+
+    def expect(self, *wanted: int, timeout: "float | None" = None) -> Message:
+        """Everything is acknowledged: it has been dealt with."""
+        return Message(wanted[0], [], [])
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def run(
+    plan: "SetupPlan", home: int, on_hooks: "Callable[[], None]", on_console: "Callable[[int, int], None]"
+) -> "str | None":
+    """Sets the namespaces up.
+
+    Args:
+        plan: one that `is_possible`.
+        home: from the parent's `find_home`.
+        on_hooks: called when the moment of the runtime's hooks, of which there are none, has come.
+        on_console: takes master and slave of the container's terminal.
+
+    Returns:
+        The home directory of the process's user, if the container's /etc/passwd knows it.
+
+    Raises:
+        CtrError: a step failed; the process is back.
+    """
+    engine = Engine(on_hooks, on_console)
+    setup = Setup(plan, engine, in_pid_namespace=True)
+    directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    dumpable = _kernel.prctl(PR_GET_DUMPABLE)
+    mask = os.umask(0)
+    _kernel.prctl(PR_SET_DUMPABLE, 0)
+    try:
+        setup.pid_namespace = os.open(f"/proc/{plan.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        steps.execute(setup)
+    except CtrError:
+        raise
+    except OSError as error:
+        raise SetupError.from_os_error(error, "set up namespaces") from None
+    finally:
+        _come_back(home, directory)
+        setup.close()
+        _kernel.prctl(PR_SET_DUMPABLE, dumpable)
+        os.umask(mask)
+    return engine.home
+
+
+def _come_back(home: int, directory: int) -> None:
+    try:
+        _kernel.setns(home, AND_BACK)
+        os.fchdir(directory)
+        os.close(directory)
+    except BaseException:
+        # The next open by path would be in the container. Whoever waits for this process sees that it ended.
+        os._exit(STATUS_LOST)

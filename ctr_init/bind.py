@@ -13,8 +13,11 @@ from ctr_common.kernel.constants import (
     AT_RECURSIVE,
     CLONE_NEWUSER,
     MOUNT_ATTR_IDMAP,
+    MS_NOATIME,
     MS_REC,
+    MS_RELATIME,
     MS_REMOUNT,
+    MS_STRICTATIME,
     OPEN_TREE_CLONE,
     RESOLVE_IN_ROOT,
 )
@@ -135,13 +138,14 @@ def place(setup: "Setup", request: "MountRequest", tree: int) -> None:
 def set_attributes(request: "MountRequest", tree: int) -> None:
     """Applies flags to the mount and recursive attributes to its tree."""
     options = request.options
-    setting, clearing = mount_options.bind_changes(options.flags, options.cleared)
+    access = access_time_mode(tree)
+    setting, clearing = mount_options.bind_changes(options.flags, options.cleared, access)
     if setting or clearing:
         try:
             _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting, clearing)
         except PermissionError:
             # In a user namespace the flags that the mount's owner set are locked: keep all but what is named.
-            named = mount_options.bind_changes(0, options.cleared)[1]
+            named = mount_options.bind_changes(0, options.cleared, access)[1]
             _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, setting, named | (clearing & _enumerated(setting)))
     if options.recursive_set or options.recursive_clear:
         _kernel.mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, options.recursive_set, options.recursive_clear)
@@ -149,14 +153,23 @@ def set_attributes(request: "MountRequest", tree: int) -> None:
 
 def change_flags(setup: "Setup", request: "MountRequest") -> None:
     """`remount` without a bind: changes the flags of what is mounted there already."""
-    setting, clearing = mount_options.bind_changes(request.options.flags, request.options.cleared)
     mounted = resolve.open_path(setup.root, request.destination)
     try:
+        setting, clearing = mount_options.bind_changes(
+            request.options.flags, request.options.cleared, access_time_mode(mounted)
+        )
         _kernel.mount_setattr(mounted, "", AT_EMPTY_PATH, setting, clearing)
     except BaseException:
         os.close(mounted)
         raise
     attach.finish(setup, request, mounted)
+
+
+def access_time_mode(mount: int) -> int:
+    """Of a mount, as MS_NOATIME, MS_RELATIME or MS_STRICTATIME."""
+    st_noatime, st_relatime = 0x400, 0x1000  # statfs(2), f_flags
+    flags = os.fstatvfs(mount).f_flag
+    return MS_NOATIME if flags & st_noatime else MS_RELATIME if flags & st_relatime else MS_STRICTATIME
 
 
 def _enumerated(setting: int) -> int:

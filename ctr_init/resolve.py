@@ -82,9 +82,9 @@ def _create_missing(root: int, path: str, directory: bool, symlinks: bool) -> in
             except FileNotFoundError:
                 try:
                     if directory or any(part not in ("", ".") for part in todo):
-                        os.mkdir(name, 0o755, dir_fd=parent)
+                        _make(parent, "/".join(["", *done, name]), "mkdir")
                     else:
-                        os.mknod(name, stat.S_IFREG | 0o755, dir_fd=parent)
+                        _make(parent, "/".join(["", *done, name]), "mknod")
                     done.append(name)
                 except FileExistsError:
                     retries += 1
@@ -108,3 +108,23 @@ def _create_missing(root: int, path: str, directory: bool, symlinks: bool) -> in
         finally:
             os.close(parent)
     return open_strict(root, "/".join(done) or ".")
+
+
+def _make(parent: int, path: str, syscall: str) -> None:
+    """Makes the directory or file that a path ends with; a failure names the call and the path."""
+    name = path.rpartition("/")[2]
+    try:
+        if syscall == "mkdir":
+            os.mkdir(name, 0o755, dir_fd=parent)
+        else:
+            os.mknod(name, stat.S_IFREG | 0o755, dir_fd=parent)
+    except OSError as error:
+        error.filename = path
+        error.syscall = syscall  # type: ignore[attr-defined] # as the kernel wrappers do
+        raise
+
+
+def making_failed(error: OSError) -> str:
+    """What `create` failed to make, such as `mkdir /a/b`; empty for another failure."""
+    syscall = getattr(error, "syscall", "")
+    return f"{syscall} {error.filename}" if syscall in ("mkdir", "mknod") else ""

@@ -220,11 +220,16 @@ def attributes(flags: int) -> int:
     return result
 
 
-def bind_changes(flags: int, cleared: int) -> tuple[int, int]:
+def bind_changes(flags: int, cleared: int, source: int = 0) -> tuple[int, int]:
     """What a bind mount's flags change on the copy of the source mount.
 
     As with `mount -o remount,bind,…`, flags that are given replace those of the source; access time modes stay unless
-    one is given. With no flags at all only what an option names is cleared.
+    one is given. With no flags at all only what an option names is cleared, an access time mode if the source has it.
+
+    Args:
+        flags: MS_* to set.
+        cleared: MS_* to clear.
+        source: access time mode of the source, MS_NOATIME, MS_RELATIME or MS_STRICTATIME.
 
     Returns:
         MOUNT_ATTR_* to set and to clear; (0, 0) leaves the mount as its source is.
@@ -239,6 +244,7 @@ def bind_changes(flags: int, cleared: int) -> tuple[int, int]:
         clearing |= MOUNT_ATTR__ATIME
         if not flags & MS_NODIRATIME:
             clearing |= MOUNT_ATTR_NODIRATIME
-    elif cleared & (MS_NOATIME | MS_STRICTATIME):  # to be without relatime says nothing about what to have
+    elif cleared & source & (MS_NOATIME | MS_STRICTATIME):
+        # Without either there is the kernel's default, relatime; to be without that says nothing about what to have.
         clearing |= MOUNT_ATTR__ATIME
     return setting, clearing

@@ -209,6 +209,16 @@ def test_a_missing_source_is_named_with_its_place(bundle: Bundles):
     assert str(failure.value).endswith("no such file or directory")
 
 
+def test_a_destination_that_cannot_be_made_is_named(bundle: Bundles):
+    def mutate(config: Config) -> None:
+        config["mounts"].append({"destination": "/proc/no/such", "type": "tmpfs", "source": "tmpfs"})
+
+    with WaitingContainer(bundle(mutate)) as container, pytest.raises(CtrError) as failure:
+        container.set_up()
+    assert str(failure.value).endswith('rootfs at "/proc/no/such": mkdir /proc/no: no such file or directory')
+    assert failure.value.syscall == "mkdir"
+
+
 def test_a_directory_is_not_mounted_on_a_file(bundle: Bundles):
     def mutate(config: Config) -> None:
         config["mounts"].append({"destination": "/bin/busybox", "type": "bind", "source": "/etc", "options": ["bind"]})

@@ -92,3 +92,19 @@ def test_an_access_time_option_of_a_bind_mount_replaces_the_mode():
     setting, clearing = mount_options.bind_changes(options.flags, options.cleared)
     assert setting == c.MOUNT_ATTR_NOATIME
     assert clearing & c.MOUNT_ATTR__ATIME == c.MOUNT_ATTR__ATIME
+
+
+@pytest.mark.parametrize(
+    ("option", "source", "cleared"),
+    [
+        ("atime", c.MS_NOATIME, True),
+        ("atime", c.MS_STRICTATIME, False),
+        ("nostrictatime", c.MS_STRICTATIME, True),
+        ("nostrictatime", c.MS_NOATIME, False),
+        ("norelatime", c.MS_RELATIME, False),
+    ],
+)
+def test_an_access_time_mode_is_taken_off_a_bind_mount_only_where_it_is(option: str, source: int, cleared: bool):
+    options = parse("bind", option)
+    changes = mount_options.bind_changes(options.flags, options.cleared, source)
+    assert changes == (0, c.MOUNT_ATTR__ATIME if cleared else 0)

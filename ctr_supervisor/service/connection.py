@@ -11,6 +11,7 @@ from typing import Any
 from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.version import VERSION
 from ctr_common.wire import Packet, Wire
+from ctr_supervisor.service.events import Subscription
 from ctr_supervisor.service.loop import HUNG_UP, READABLE, WRITABLE, Loop
 
 PROTOCOL_VERSION = 1
@@ -65,6 +66,9 @@ class Connection:
     Attributes:
         root: told in hello.
         given: a job speaks on this connection; only its end is watched here.
+        subscriptions: by the `seq` of their requests.
+        when_ready: called when everything that waited for the client has been sent.
+        when_closed: called when the connection has ended, to forget what belongs to it.
     """
 
     def __init__(
@@ -84,6 +88,9 @@ class Connection:
         self.greeted = False
         self.given = False
         self.closed = False
+        self.subscriptions: dict[int, Subscription] = {}
+        self.when_ready: list[Callable[[], None]] = []
+        self.when_closed: list[Callable[[], None]] = []
         self._on_request = on_request
         self._on_end = on_end
         self._waiting: deque[tuple[str, dict[str, int], dict[str, Any]]] = deque()
@@ -144,6 +151,11 @@ class Connection:
             root=self.root,
         )
 
+    @property
+    def behind(self) -> bool:
+        """Whether messages wait for the client to read."""
+        return bool(self._waiting)
+
     def give(self) -> None:
         """From now on a job speaks on this connection."""
         self.given = True
@@ -200,6 +212,8 @@ class Connection:
             for fd in fds.values():
                 os.close(fd)
         self.loop.change(self.wire.fileno(), READABLE | HUNG_UP)
+        for callback in list(self.when_ready):
+            callback()
 
     def close(self) -> None:
         """Ends it; does nothing the second time."""
@@ -211,4 +225,8 @@ class Connection:
         while self._waiting:
             for fd in self._waiting.popleft()[1].values():
                 os.close(fd)
+        for callback in self.when_closed:
+            callback()
+        self.when_closed.clear()
+        self.when_ready.clear()
         self._on_end(self)

@@ -41,8 +41,11 @@ def serve(given: "Options") -> int:
     from ctr_common.kernel import _kernel
     from ctr_common.kernel.constants import PR_SET_CHILD_SUBREAPER
     from ctr_supervisor.service.loop import Loop
+    from ctr_supervisor.service.registry import raise_open_files_limit
     from ctr_supervisor.service.supervisor import Supervisor
 
+    # The pool was born before, with the limit that containers inherit.
+    raise_open_files_limit()
     _kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
     loop = Loop()
     supervisor = Supervisor(loop, given.root, listener, ends, given.group, given.systemd_cgroup)

@@ -82,11 +82,11 @@ class Registry:
 
     # -- answers
 
-    def describe(self, container_id: str, *, as_listed: bool = False) -> dict[str, Any]:
+    def describe(self, container_id: str, *, as_answer: bool = False) -> dict[str, Any]:
         """One container as `engine.state.state` describes it.
 
         Args:
-            as_listed: with its owner, as `engine.list` and the protocol have it, and the exit status where it is known.
+            as_answer: as the protocol has it, with the owner's name, and the exit status where it is known.
 
         Raises:
             ContainerNotFound: there is none of that id.
@@ -95,15 +95,18 @@ class Registry:
         """
         entry = self._find(container_id)
         status = self._status(entry)
-        described = entry.describe(status, entry.owner if as_listed else "")
-        if as_listed and status == STOPPED and entry.exit_status is not None:
-            described["exit_status"] = entry.exit_status
+        described = entry.describe(status, entry.owner if as_answer else "")
+        if as_answer:
+            add_exit_status(described, entry)
         return described
 
-    def describe_all(self, warn: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+    def describe_all(
+        self, warn: Callable[[str], None] | None = None, *, as_answer: bool = False
+    ) -> list[dict[str, Any]]:
         """Every container as `engine.list.list_containers` describes it, sorted by id.
 
         Args:
+            as_answer: as the protocol has it, with the exit status where it is known.
             warn: told of containers whose state is unreadable; they are left out.
         """
         self.refresh()
@@ -119,6 +122,8 @@ class Registry:
                 found.append(entry.describe(self._status(entry), entry.owner))
             except ContainerNotFound:
                 continue
+            if as_answer:
+                add_exit_status(found[-1], entry)
         return found
 
     def ids(self) -> list[str]:
@@ -502,6 +507,12 @@ class Registry:
             entry.close()
         self._epoll.close()
         self._changes.close()
+
+
+def add_exit_status(described: dict[str, Any], entry: Entry) -> None:
+    """Adds how a stopped container ended, where that is known."""
+    if described["status"] == STOPPED and entry.exit_status is not None:
+        described["exit_status"] = entry.exit_status
 
 
 def is_alive(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ctr_common.errors import CtrError, NotSupported, ProtocolError, from_dict
@@ -14,7 +15,9 @@ from ctr_supervisor.cli import parser, surroundings
 from ctr_supervisor.process.parent import shell_status
 from ctr_supervisor.service import pool, requests
 from ctr_supervisor.service.connection import Connection, Peer
+from ctr_supervisor.service.events import Hub
 from ctr_supervisor.service.loop import WRITABLE, Loop
+from ctr_supervisor.service.registry import HALF_MADE_AFTER, Registry
 from ctr_supervisor.service.waits import Waits
 
 SIGTERM = 15
@@ -25,6 +28,9 @@ SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
 TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
 # Verbs whose job is of no use to anybody when its client is gone.
 ONLY_SHOW = {"events", "features", "help", "list", "ps", "spec", "state"}
+
+# Events that nothing shows but the report of the job; the registry sees the others by itself.
+TOLD_BY_JOBS = ("updated",)
 
 # How many clients may be connecting at once.
 BACKLOG = 512
@@ -39,7 +45,7 @@ class Job:
         number: what it is called in messages with the pool.
         kind: see job.py.
         request: what the client asked for.
-        connection: None once it is closed.
+        connection: None once it is closed, or where nobody asked.
         pid: of the worker, 0 until it has taken the job.
         only_shows: it may be ended when nobody wants to know any more.
         done: it has said its last word.
@@ -47,10 +53,10 @@ class Job:
 
     __slots__ = ("connection", "done", "kind", "number", "only_shows", "pid", "request")
 
-    def __init__(self, number: int, kind: str, connection: Connection, request: Packet) -> None:
+    def __init__(self, number: int, kind: str, connection: Connection | None, request: Packet) -> None:
         self.number = number
         self.kind = kind
-        self.connection: Connection | None = connection
+        self.connection = connection
         self.request = request
         self.pid = 0
         self.only_shows = False
@@ -87,11 +93,34 @@ class Supervisor:
         self.jobs: dict[int, Job] = {}
         self.jobs_by_pid: dict[int, Job] = {}
         self.waits = Waits()
+        self.registry = Registry(root, loop)
+        self.hub = Hub(loop, self.registry)
+        self.registry.on_event = self.hub.publish
         self._job_count = 0
         self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
         self._surroundings = identity("self")
+        self._answers: dict[str, Callable[[Connection, Packet], None]] = {
+            "config": self._config,
+            "features": self._features,
+            "list": self._list,
+            "ping": self._ping,
+            "state": self._state,
+            "status": self._status,
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "wait": self._wait,
+        }
         loop.add(listener.fileno(), self._accept)
         self.use_pool(ends)
+        self.undo_half_made()
+        # What was too young to be judged.
+        loop.call_later(2 * HALF_MADE_AFTER, self.undo_half_made)
+
+    def undo_half_made(self) -> None:
+        """Has what dead creators left removed."""
+        for container_id in self.registry.half_made():
+            body = {"type": "delete", "id": container_id, "force": True}
+            self.start_job("request", None, Packet(body, {}), **self._request_fields(body))
 
     # -- pool
 
@@ -103,17 +132,21 @@ class Supervisor:
         self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(), urgent=True)
         self.loop.add(ends.control.fileno(), lambda _: self._read_control())
 
-    def start_job(self, kind: str, connection: Connection, request: Packet, **fields: Any) -> Job:
+    def _request_fields(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"body": body, "root": self.root, "systemd_cgroup": self.systemd_cgroup}
+
+    def start_job(self, kind: str, connection: Connection | None, request: Packet, **fields: Any) -> Job:
         """Has a worker do something.
 
         Args:
+            connection: who gets the answer; None for nobody.
             request: its fds go along.
         """
         self._job_count += 1
         started = Job(self._job_count, kind, connection, request)
         self.jobs[started.number] = started
         fds = {name: request.fd(name) for name in request.fd_names}
-        if kind != "request":
+        if connection is not None and kind != "request":
             fds["connection"] = connection.wire.fileno()
             connection.give()
         self._send_job(fds, {"job": started.number, "kind": kind, **fields})
@@ -172,14 +205,21 @@ class Supervisor:
         elif packet.type == "answer":
             body = packet.get("body", dict, {})
             if found.request.type == "exec":
-                self.waits.exec_made(found.request.get("id", str, ""), body["pid"])
+                container_id = found.request.get("id", str, "")
+                self.waits.exec_made(container_id, body["pid"])
+                self.hub.happened("exec-started", container_id, pid=body["pid"])
             if found.connection is not None:
                 fds = {name: packet.fd(name) for name in packet.fd_names}
                 found.connection.answer(found.request, fds, **body)
+        elif packet.type == "event":
+            if packet.get("event", str, "") in TOLD_BY_JOBS:
+                self.hub.happened(packet.body["event"], packet.get("id", str, ""))
         elif packet.type == "failure" and found.connection is not None:
             found.connection.answer_error(found.request, from_dict(packet.get("error", dict, {})))
         elif packet.type == "done":
             found.done = True
+            # What it did is told before anything that happens next.
+            self.registry.refresh()
             self._forget_job(found)
 
     def _read_control(self) -> None:
@@ -209,6 +249,7 @@ class Supervisor:
             if found.kind != "request":
                 found.connection.close()
         self._forget_job(found)
+        self.loop.call_later(HALF_MADE_AFTER + 1, self.undo_half_made)
 
     def _forget_job(self, found: Job) -> None:
         self.jobs.pop(found.number, None)
@@ -244,6 +285,8 @@ class Supervisor:
     def _on_end(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.waits.forget(connection)
+        for subscription in connection.subscriptions.values():
+            self.hub.unsubscribe(subscription)
         for found in list(self.jobs.values()):
             if found.connection is connection:
                 found.connection = None
@@ -262,26 +305,69 @@ class Supervisor:
             fields = {name: request.body.get(name) for name in ("id", "root", "pid")}
             self.start_job("finish", connection, request, **fields)
         elif request.type in requests.HANDLERS:
-            self.start_job(
-                "request", connection, request, body=request.body, root=self.root, systemd_cgroup=self.systemd_cgroup
-            )
-        elif request.type == "wait":
-            with request:
-                self._wait(connection, request)
-        elif request.type == "ping":
-            with request:
-                connection.answer(request)
-        elif request.type == "status":
-            with request:
-                connection.answer(request, **self.status())
+            self.start_job("request", connection, request, **self._request_fields(request.body))
         else:
-            raise NotSupported(f"no request is called {request.type}")
+            answer = self._answers.get(request.type)
+            if answer is None:
+                raise NotSupported(f"no request is called {request.type}")
+            with request:
+                answer(connection, request)
+
+    # -- what is answered at once
+
+    def _ping(self, connection: Connection, request: Packet) -> None:
+        connection.answer(request)
+
+    def _status(self, connection: Connection, request: Packet) -> None:
+        connection.answer(request, **self.status())
+
+    def _list(self, connection: Connection, request: Packet) -> None:
+        connection.answer(request, containers=self.registry.describe_all(as_answer=True))
+
+    def _state(self, connection: Connection, request: Packet) -> None:
+        connection.answer(request, container=self.registry.describe(id_of(request), as_answer=True))
+
+    def _config(self, connection: Connection, request: Packet) -> None:
+        connection.answer(request, config=self.registry.config(id_of(request)))
+
+    def _features(self, connection: Connection, request: Packet) -> None:
+        from ctr_supervisor.engine.features import features
+
+        connection.answer(request, features=features())
 
     def _wait(self, connection: Connection, request: Packet) -> None:
         def answer(status: int | None) -> None:
             connection.answer(request, status=status)
 
-        self.waits.wait(request.get("id", str, ""), request.get("pid", int, 0), connection, answer)
+        pid = request.get("pid", int, 0)
+        if pid:
+            self.waits.wait(id_of(request), pid, connection, answer)
+        else:
+            connection.when_closed.append(self.registry.wait(id_of(request), answer))
+
+    def _subscribe(self, connection: Connection, request: Packet) -> None:
+        seq = request.get("seq", int, 0)
+        if seq in connection.subscriptions:
+            raise ProtocolError(f"there is a subscription of seq {seq} on this connection")
+
+        def deliver(event: dict[str, Any]) -> bool:
+            if connection.behind:
+                return False
+            connection.send("event", None, seq=seq, **event)
+            return True
+
+        container_id = request.get("id", str, "")
+        connection.answer(request)
+        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id)
+        connection.when_ready.append(made.resume)
+
+    def _unsubscribe(self, connection: Connection, request: Packet) -> None:
+        found = connection.subscriptions.pop(request.get("to", int, 0), None)
+        if found is None:
+            raise ProtocolError("there is no such subscription on this connection")
+        connection.when_ready.remove(found.resume)
+        self.hub.unsubscribe(found)
+        connection.answer(request)
 
     def child_ended(self, pid: int, status: int) -> None:
         """A child was reaped: the pool, a keeper, the process of an exec, or an orphan.
@@ -289,15 +375,21 @@ class Supervisor:
         Args:
             status: as from waitpid(2).
         """
-        self.waits.child_ended(pid, shell_status(status))
+        code = shell_status(status)
+        container_id = self.waits.child_ended(pid, code)
+        if container_id is not None:
+            self.hub.happened("exec-exited", container_id, pid=pid, status=code)
 
     def status(self) -> dict[str, Any]:
         """What the request `status` tells."""
+        containers, running = self.registry.count()
         return {
             "pid": os.getpid(),
             "version": VERSION,
             "root": self.root,
             "uptime": time.monotonic() - self.started,
+            "containers": containers,
+            "running": running,
             "clients": len(self.connections),
             "jobs": len(self.jobs),
         }
@@ -328,6 +420,18 @@ class Supervisor:
         except OSError as error:
             return f"the client can't be looked at: {error.strerror}"
         return ""
+
+
+def id_of(request: Packet) -> str:
+    """The container that a request is about.
+
+    Raises:
+        ProtocolError: it names none.
+    """
+    found: str = request.get("id", str, "")
+    if not found:
+        raise ProtocolError(f"{request.type} came without an id")
+    return found
 
 
 def identity(process: str) -> list[tuple[int, int]]:

@@ -82,7 +82,7 @@ _NEEDED = """
 access arch_prctl bind brk chdir clock_nanosleep clone clone3 close connect dup dup2 dup3 execve execveat exit
 exit_group fcntl fstat fstatfs futex getcwd getdents64 getegid geteuid getgid getpid getppid getuid ioctl lseek
 madvise mmap mprotect mremap munmap nanosleep newfstatat open openat pipe pipe2 poll prctl pread64 prlimit64 read
-readlink restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_yield
+readlink readlinkat restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait sched_yield
 set_robust_list set_tid_address setpgid setsid stat statx tgkill gettid uname vfork wait4 write writev sigaltstack
 rseq getrandom
 """

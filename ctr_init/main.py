@@ -7,7 +7,7 @@ ctr-init-setup --pid PID [--console] BUNDLE              do it, in the namespace
 import os
 import sys
 
-from ctr_common import fastjson
+from ctr_common import fastjson, step_list
 from ctr_common.bootstrap import u32
 from ctr_common.channel import Channel
 from ctr_common.errors import CtrError, UsageError
@@ -147,9 +147,7 @@ def dry_run(plan: SetupPlan, form: str) -> None:
     if form == "json":
         print(fastjson.dumps(described, indent="  "))
         return
-    for index, entry in enumerate(described, 1):
-        place = f"  [{entry['json_path']}]" if "json_path" in entry else ""
-        print(f"{index:3} {entry['step']}: {entry['detail']}{place}")
+    print(step_list.text(described), end="")
 
 
 def run(plan: SetupPlan) -> None:

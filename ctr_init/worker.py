@@ -61,6 +61,11 @@ def start(plan: "SetupPlan") -> Worker:
     return Worker(pid, engine_end)
 
 
+def describe(plan: "SetupPlan") -> "list[dict[str, str]]":
+    """What a worker would do: see `steps.describe`."""
+    return steps.describe(plan)
+
+
 def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
     """Is the worker; never returns, whatever happens, since above it is the engine's stack.
 
@@ -76,6 +81,7 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
         if recorder is not None:
             recorder.forked("setup worker")
         channel = Channel(fd, "engine")
+        failure: CtrError | None = None
         try:
             _close_other_fds(fd, plan.pidfd, *(() if recorder is None else (recorder.fd,)))
             join.protect()
@@ -84,13 +90,16 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             steps.execute(Setup(plan, channel, in_pid_namespace))
             code = 0
         except CtrError as error:
-            channel.send_error(error)
+            failure = error
         except OSError as error:
-            channel.send_error(SetupError.from_os_error(error, "set up namespaces"))
+            failure = SetupError.from_os_error(error, "set up namespaces")
         except Exception as error:
-            channel.send_error(SetupError(f"{type(error).__name__}: {error}", step="set up namespaces"))
+            failure = SetupError(f"{type(error).__name__}: {error}", step="set up namespaces")
         if recorder is not None:
             recorder.finish()
+        if failure is not None:
+            # Last of all: the engine ends a worker that has failed.
+            channel.send_error(failure)
     finally:
         os._exit(code)
 

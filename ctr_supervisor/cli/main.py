@@ -24,6 +24,7 @@ VERBS = (
     "delete",
     "events",
     "exec",
+    "explain",
     "kill",
     "list",
     "pause",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ctr_init.plan import SetupPlan
     from ctr_init.worker import Worker
     from ctr_supervisor.engine.rdt import Group
+    from ctr_supervisor.engine.settings import Attributes
     from ctr_supervisor.network.devices import MovedDevices
     from ctr_supervisor.process.notify import NotifySocket
 
@@ -298,9 +299,8 @@ class Creation:
 
     # -- process
 
-    def launch_process(self) -> launch.Launched:
-        """The process in its new namespaces, with its id maps."""
-        assert self.cgroups is not None
+    def bootstrap(self) -> "Attributes":
+        """What stage 0 is told."""
         config = self.config
         flags = namespaces.clone_flags(config)
         joined = [(kind, path) for kind in namespaces.NAMESPACES if (path := namespaces.path_of(config, kind))]
@@ -317,6 +317,12 @@ class Creation:
         # The kernel refuses to be told of no offset at all.
         if flags & CLONE_NEWTIME and self.linux.get("timeOffsets"):
             attributes.append((_kernel.ATTR_TIME_OFFSETS, text(time_offsets(self.linux))))
+        return attributes
+
+    def launch_process(self) -> launch.Launched:
+        """The process in its new namespaces, with its id maps."""
+        assert self.cgroups is not None
+        attributes = self.bootstrap()
         cgroup = self.cgroups.clone_fd()
         try:
             preserved = self.options.preserve_fds + self.options.listen_fds
@@ -336,11 +342,8 @@ class Creation:
                 os.close(cgroup)
         return self.launched
 
-    def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
-        """Hands over everything that the process does to itself."""
-        directory = self.container.directory
-        root_uid, root_gid = idmaps.host_root(self.linux)
-        directory.make_fifo(root_uid, root_gid)
+    def process_settings(self, home: "str | None") -> "Attributes":
+        """What the container process is told to set for itself, apart from what comes with fds."""
         attributes = settings.process_attributes(with_listen_fds(self.process, self.options), self.config, home)
         attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
         preserved = self.options.preserve_fds + self.options.listen_fds
@@ -360,6 +363,14 @@ class Creation:
         if hook_list:
             state = fastjson.dumps(self.container.oci_state(containers.CREATED, pid=1)).encode()
             attributes += settings.hook_attributes(hook_list, state)
+        return attributes
+
+    def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
+        """Hands over everything that the process does to itself."""
+        directory = self.container.directory
+        root_uid, root_gid = idmaps.host_root(self.linux)
+        directory.make_fifo(root_uid, root_gid)
+        attributes = self.process_settings(home)
         with Fd(os.open(directory.file(FIFO_FILE), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as fifo:
             fds = [fifo.fileno()]
             attributes.append((_kernel.ATTR_FIFO_FD, u32(0)))
@@ -393,7 +404,7 @@ class Creation:
         from ctr_common.channel import Channel
         from ctr_init import worker
 
-        plan = self.plan(launched)
+        plan = self.plan(launched.pid, launched.pidfd.fileno())
         way_back = self.runtime.parent.home
         if way_back >= 0:
             from ctr_init import inside
@@ -414,8 +425,19 @@ class Creation:
                 self.answer_worker(channel, message)
         return home
 
-    def plan(self, launched: launch.Launched) -> "SetupPlan":
-        """What the worker has to know."""
+    def worker_steps(self) -> "list[dict[str, str]]":
+        """What the worker would do, without a process to do it for."""
+        from ctr_init import worker
+
+        return worker.describe(self.plan(0, -1))
+
+    def plan(self, pid: int, pidfd: int) -> "SetupPlan":
+        """What the worker has to know.
+
+        Args:
+            pid: of the process whose namespaces it sets up.
+            pidfd: of the same.
+        """
         from ctr_init.plan import SetupPlan
 
         assert self.cgroups is not None
@@ -431,8 +453,8 @@ class Creation:
             rootfs=self.rootfs,
             container_id=self.container.id,
             state=self.container.oci_state(containers.CREATING),
-            pidfd=launched.pidfd.fileno(),
-            pid=launched.pid,
+            pidfd=pidfd,
+            pid=pid,
             join_flags=join_flags,
             new_user_ns=bool(join_flags & CLONE_NEWUSER),
             cgroup_paths=self.cgroups.paths,

@@ -12,12 +12,6 @@ if TYPE_CHECKING:
 
 # Values for which 0 is one.
 ZERO_COUNTS = ("idle", "burst", "swappiness")
-# What the kernel, and systemd, start with; without those that have no number for it.
-DEFAULTS = {
-    "memory": {"limit": -1, "swap": -1},
-    "cpu": {"shares": 1024, "quota": -1, "period": 100000, "burst": 0, "idle": 0},
-    "pids": {"limit": -1},
-}
 UNSET = 2**64 - 1  # -1 as an unsigned number, with which Podman says that it has no swappiness to set
 # The kernel has given them up (Linux 5.4 and 5.16), and so has the field.
 IGNORED = ("kernel", "kernelTCP")
@@ -80,26 +74,6 @@ def to_set(old: "Resources", update: "Resources") -> "Resources":
     if memory and memory.get("swap", 0) > 0 and not memory.get("limit") and (old_memory.get("limit") or 0) > 0:
         memory["limit"] = old_memory["limit"]
     return wanted  # type: ignore[no-any-return] # as `given` made it
-
-
-def to_undo(old: "Resources", wanted: "Resources") -> "Resources":
-    """What takes back `wanted`, as far as the configuration and the defaults tell.
-
-    Args:
-        old: what the container had.
-        wanted: what was set.
-    """
-    before: Any = given(old)
-    undone: Any = {}
-    section: Any
-    for name, section in wanted.items():
-        defaults: Any = DEFAULTS.get(name)
-        if defaults:
-            values = {**defaults, **before.get(name, {})}
-            undone[name] = {key: values[key] for key in section if key in values}
-        elif before.get(name):
-            undone[name] = before[name]
-    return undone  # type: ignore[no-any-return] # as the input was
 
 
 def merge(old: "Resources", update: "Resources") -> "Resources":

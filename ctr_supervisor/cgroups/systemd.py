@@ -38,7 +38,7 @@ from ctr_supervisor.cgroups.systemd_names import Place, check_unit, place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from ctr_common.spec.types import Config, Resources
@@ -63,9 +63,10 @@ class Unit:
 
     Attributes:
         resources: limits for its start, and whether they are without device rules.
+        before: properties that the last change of limits replaced, as they were.
     """
 
-    __slots__ = ("name", "place", "properties", "resources", "skip_devices", "started", "user")
+    __slots__ = ("before", "name", "place", "properties", "resources", "skip_devices", "started", "user")
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class Unit:
         self.properties = list(properties)
         self.resources: Resources = {}
         self.skip_devices = False
+        self.before: list[Property] = []
 
     def connect(self) -> Bus:
         """A connection to the manager that it belongs to."""
@@ -206,6 +208,13 @@ class V2(v2.Manager):
             except CgroupError:
                 self.unit.change_back(bus, before)
                 raise
+            self.unit.before = before
+
+    def take_back(self) -> None:
+        """Tells systemd the limits that the last `set` replaced: it would write its own idea of them one day."""
+        if self.unit.before:
+            with self.unit.connect() as bus:
+                bus.set_properties(self.unit.name, self.unit.before)
 
     def apply(self, pid: int) -> None:
         """Has the unit made around the first process, with its limits."""
@@ -294,19 +303,30 @@ class V1(v1.Manager):
             return
         with self.unit.connect() as bus:
             limits = systemd_properties.v1(resources, bus.version, skip_devices=skip_devices)
-            freeze = self._must_freeze(bus, skip_devices)
-            if freeze:
-                self.freeze()
-            try:
-                before = self.unit.change(bus, limits)
-            finally:
-                if freeze:
-                    self.thaw()
+            before = self._unseen(bus, skip_devices, lambda: self.unit.change(bus, limits))
             try:
                 super().set(systemd_properties.with_rounded_quota(resources), skip_devices=skip_devices)
             except CgroupError:
                 self.unit.change_back(bus, before)
                 raise
+            self.unit.before = before
+
+    def take_back(self) -> None:
+        """Tells systemd the limits that the last `set` replaced: it would write its own idea of them one day."""
+        if self.unit.before:
+            with self.unit.connect() as bus:
+                self._unseen(bus, True, lambda: bus.set_properties(self.unit.name, self.unit.before))
+
+    def _unseen(self, bus: Bus, skip_devices: bool, change: "Callable[[], Any]") -> "Any":
+        """Makes a change, with the container frozen meanwhile if it would see its devices vanish."""
+        freeze = self._must_freeze(bus, skip_devices)
+        if freeze:
+            self.freeze()
+        try:
+            return change()
+        finally:
+            if freeze:
+                self.thaw()
 
     def _must_freeze(self, bus: Bus, skip_devices: bool) -> bool:
         """Whether the container would see its devices vanish for a moment.

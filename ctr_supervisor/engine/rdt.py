@@ -200,6 +200,12 @@ def set_schemata(group: Group, schemata: str) -> None:
     _write(group.root, f"{group.path}/{SCHEMATA}", schemata)
 
 
+def schemata(group: Group) -> str:
+    """What the tasks of a class of service may use, as `set_schemata` takes it."""
+    lines = resctrl.read(f"{group.path}/{SCHEMATA}").splitlines()
+    return "".join(f"{line.strip()}\n" for line in lines if line.strip())
+
+
 def update(
     rdt: "IntelRdt", group: "Group | None", container_id: str, pid: int, l3_cache: str = "", mem_bw: str = ""
 ) -> "tuple[IntelRdt, Group]":

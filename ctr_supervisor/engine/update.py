@@ -10,6 +10,7 @@ from ctr_supervisor.engine.runtime import Runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ctr_common.spec.types import Resources
@@ -60,6 +61,7 @@ class _Change:
         self.wanted = resources.to_set(self.old, changes)
         self.l3_cache = l3_cache
         self.mem_bw = mem_bw
+        self.take_back_rdt: Callable[[], None] | None = None
 
     def run(self) -> None:
         """Sets all or nothing."""
@@ -82,14 +84,20 @@ class _Change:
 
         state = self.container.state
         configured: Any = self.linux.get("intelRdt") or {}
-        changed, group = rdt.update(
-            configured,
-            rdt.from_state(state),
-            self.container.id,
-            self.container.pid,
-            self.l3_cache,
-            self.mem_bw,
-        )
+        old = rdt.from_state(state)
+        before = rdt.schemata(old) if old is not None else ""
+        changed, group = rdt.update(configured, old, self.container.id, self.container.pid, self.l3_cache, self.mem_bw)
+
+        def take_back() -> None:
+            if old is not None:
+                rdt.set_schemata(old, before)
+                return
+            rdt.remove(group)
+            for name in group.as_state():
+                state.pop(name, None)
+            self.container.directory.save(state)
+
+        self.take_back_rdt = take_back
         # Where the container gets a group only now, `delete` has to know of it.
         state.update(group.as_state())
         self.container.directory.save(state)
@@ -97,16 +105,16 @@ class _Change:
 
     def set_back(self, before: Snapshot) -> None:
         """Makes the limits what they were."""
-        try:
-            if "systemd" in self.container.state:
-                # It would write its own idea of the limits again one day.
-                self.container.cgroups.set(resources.to_undo(self.old, self.wanted), skip_devices=True)
-        except CtrError as error:
-            self.warn(error)
-        try:
-            before.restore()
-        except CtrError as error:
-            self.warn(error)
+        steps: list[Callable[[], object]] = [before.restore]
+        if "systemd" in self.container.state:
+            steps.insert(0, self.container.cgroups.take_back)  # type: ignore[attr-defined] # of systemd's managers
+        if self.take_back_rdt is not None:
+            steps.append(self.take_back_rdt)
+        for step in steps:
+            try:
+                step()
+            except CtrError as error:
+                self.warn(error)
 
     def warn(self, error: CtrError) -> None:
         """Tells that something is different now from what the state says."""

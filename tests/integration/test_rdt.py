@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ctr_common.state import CONFIG_FILE
 from tests.support.bundles import Bundles, Config
 from tests.support.resctrl import SCHEMATA, Resctrl
 from tests.support.runtime import Runtime
@@ -116,6 +117,29 @@ def test_update_changes_the_schemata_of_a_running_container(fake: Resctrl, bundl
     assert (fake.group(container_id) / "schemata").read_text() == "L3:0=3\nMB:0=30\n"
     fake.ctrun("delete", "--force", container_id).ok()
     assert fake.groups() == set()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_an_update_that_fails_late_leaves_the_schemata_as_they_were(
+    fake: Resctrl, bundle: Bundles, container_id: str, ctrun: Runtime, own: bool
+):
+    change = asking_for({"l3CacheSchema": "L3:0=f", "memBwSchema": "MB:0=20"}) if own else None
+    fake.ctrun("create", "-b", bundle(change), container_id).ok()
+    groups = fake.groups()
+    schemata = fake.group(container_id) / "schemata"
+    before = schemata.read_text() if own else ""
+    state = Path(ctrun.state_root, container_id)
+    known = state.joinpath("state.json").read_text()
+    # The configuration is written last, by way of a file of this name.
+    blocked = state / f"{CONFIG_FILE}.partial"
+    blocked.mkdir()
+    result = fake.ctrun("update", "--l3-cache-schema", "L3:0=3", container_id)
+    blocked.rmdir()
+    assert result.code == 1
+    assert fake.groups() == groups
+    assert (schemata.read_text() if own else "") == before
+    assert state.joinpath("state.json").read_text() == known
+    fake.ctrun("delete", "--force", container_id).ok()
 
 
 def test_statistics_tell_what_the_container_uses(fake: Resctrl, bundle: Bundles, container_id: str):

@@ -205,6 +205,26 @@ def test_update_that_fails_leaves_systemd_s_limits_as_they_were(container, servi
     assert limit_files(made)["pids"] == "20"
 
 
+@pytest.mark.vm_short
+def test_update_that_fails_late_leaves_what_systemd_had_for_limits_nobody_asked_for(
+    container, service, unit, monkeypatch
+):
+    names = ("TasksMax", "MemoryLimit", "MemoryLow", "MemoryMax", "CPUShares", "CPUWeight", "IOWeight")
+    made = container(pids={"limit": 20})
+    made.start()
+
+    def limits() -> dict[str, Any]:
+        return {name: value for name, value in service.properties(unit, monkeypatch).items() if name in names}
+
+    before = limits()
+    flags = ("--pids-limit", "30", "--memory-reservation", "8m", "--cpu-share", "512")
+    result = made("update", *flags, "--l3-cache-schema", "L3:0=f", made.name)
+    if "Intel RDT" not in result.err:
+        pytest.fail(f"the update was to fail once the limits were set: {result!r}")
+    assert limits() == before
+    assert limit_files(made)["pids"] == "20"
+
+
 def test_pause_and_resume_work_on_the_scope(container, ctrun):
     made = container()
     made.start()

@@ -279,6 +279,7 @@ class Service:
         unit = parts[0] + "".join(chr(int(part[:2], 16)) + part[2:] for part in parts[1:])
         assert interface == f"{SERVICE}.{unit.rpartition('.')[2].capitalize()}"
         default = {"DevicePolicy": ("s", "auto"), "DeviceAllow": ("a(ss)", []), "TasksMax": ("t", 1 << 63)}
+        default |= dict.fromkeys(("BlockIOWeight", "CPUShares", "CPUWeight", "MemoryLimit"), ("t", (1 << 64) - 1))
         found = {name: value for name, value in self.units.get(unit, {}).items() if name in TYPES}
         return "a{sv}", (default | found,), None
 

@@ -98,18 +98,3 @@ def test_maps_keep_their_other_keys():
         "unified": {"memory.high": "1", "cpu.max": "max"},
         "rdma": {"mlx": {"hcaHandles": 1, "hcaObjects": 2}},
     }
-
-
-def test_undoing_takes_the_old_value_or_the_one_that_the_kernel_starts_with():
-    old: Any = {"memory": {"limit": 5}, "cpu": {"cpus": "0"}}
-    wanted: Any = {
-        "memory": {"limit": 6, "swap": 7, "reservation": 1},
-        "cpu": {"shares": 2, "cpus": "1", "mems": "1"},
-        "pids": {"limit": 3},
-        "unified": {"a.b": "c"},
-    }
-    assert resources.to_undo(old, wanted) == {
-        "memory": {"limit": 5, "swap": -1},
-        "cpu": {"shares": 1024, "cpus": "0"},
-        "pids": {"limit": -1},
-    }

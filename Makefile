@@ -2,7 +2,7 @@
 #
 #   make install PREFIX=/usr/local DESTDIR=
 #
-# puts the launchers into PREFIX/bin and everything else into PREFIX/lib/ctrun, laid out like the checkout.
+# puts the programs into PREFIX/bin and everything else into PREFIX/lib/ctrun, laid out like the checkout.
 
 PREFIX ?= /usr/local
 DESTDIR ?=

@@ -1,4 +1,4 @@
-"""The C parts of the wheel: two extension modules, and ctr-init as a file of the package ctr_init.
+"""The C parts of the wheel: two extension modules, ctr-init as a file of the package ctr_init, and ctrun in bin/.
 
 A checkout does not need this: `./dev build` runs the Makefiles in c/.
 """
@@ -12,11 +12,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-std=c11", "-fvisibility=hidden"]
+# data files lie in the same bin/ as scripts do; as a script setuptools would take it for a text
+CLIENT = "build/client/wheel/ctrun"
 RELOCATIONS = ["-Wl,-z,relro,-z,now"]
 
 
 class BuildAll(build_ext):
-    """Builds the extension modules and ctr-init."""
+    """Builds the extension modules, ctr-init and ctrun."""
 
     def run(self) -> None:
         """Adds ctr-init, which is an executable and so no extension, next to the code that runs it."""
@@ -25,6 +27,7 @@ class BuildAll(build_ext):
         # make takes no target with a space in it, and the final place may have one: a relative path never has
         subprocess.run(["make", "-C", "c/nsexec", "OUT=../../build/ctr-init"], check=True)
         shutil.copy("build/ctr-init", place / "ctr_init" / "ctr-init")
+        subprocess.run(["make", "-C", "c/client", f"OUT=../../{CLIENT}"], check=True)
 
     def get_outputs(self) -> list[str]:
         """The files that were built, ctr-init among them."""
@@ -33,6 +36,7 @@ class BuildAll(build_ext):
 
 setup(
     cmdclass={"build_ext": BuildAll},
+    data_files=[("bin", [CLIENT])],
     ext_modules=[
         Extension(
             "ctr_common.kernel._kernel",

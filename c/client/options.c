@@ -14,7 +14,7 @@
 #define SOCKET_NAME "supervisor.sock"
 
 /* The global flags in ctr_supervisor/cli/surroundings.py that take a value; a test compares them. */
-static const char *const with_value[] = {"log", "log-format", "root", "criu", "rootless"};
+static const char *const with_value[] = {"log", "log-format", "root", "trace", "criu", "rootless"};
 static const char *const without_value[] = {"debug", "systemd-cgroup", "version", "v", "help", "h"};
 
 static bool is_one_of(const char *name, size_t size, const char *const *names, size_t count)

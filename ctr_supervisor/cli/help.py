@@ -3,7 +3,7 @@
 import textwrap
 
 from ctr_supervisor.cli import output, surroundings, version
-from ctr_supervisor.cli.parser import BOOL, DURATION, HELP, Flag
+from ctr_supervisor.cli.parser import BOOL, DURATION, HELP, OPTIONAL, Flag
 from ctr_supervisor.cli.quantities import SECOND
 from ctr_supervisor.cli.surroundings import PROGRAM
 from ctr_supervisor.cli.verb import Verb
@@ -83,7 +83,7 @@ def _flag_rows(flags: "tuple[Flag, ...]") -> "list[tuple[str, str]]":
     for flag in flags:
         if not flag.help_text:  # accepted for the sake of old callers, and not to be used
             continue
-        value = "" if flag.kind == BOOL else " value"
+        value = "" if flag.kind == BOOL else "[=value]" if flag.kind == OPTIONAL else " value"
         label = f"--{flag.name}{value}"
         if flag.short:
             label += f", -{flag.short}{value}"

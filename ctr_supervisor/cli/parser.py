@@ -1,8 +1,9 @@
 """Command-line flags with the rules of Go's flag package, as runc has them.
 
-A flag is `-name` or `--name`, alike; its value is the next argument or stands after `=`. A boolean takes a value only
-after `=`. `--` ends the flags, and so does the first argument that is none. Verbs that do not pass arguments on to
-another command also take flags after their arguments: these are moved to the front before parsing.
+A flag is `-name` or `--name`, alike; its value is the next argument or stands after `=`. A boolean, and a flag whose
+value is optional, takes a value only after `=`. `--` ends the flags, and so does the first argument that is none. Verbs
+that do not pass arguments on to another command also take flags after their arguments: these are moved to the front
+before parsing.
 """
 
 from ctr_common.errors import UsageError
@@ -20,6 +21,11 @@ STRING = "string"
 STRINGS = "strings"
 INTS = "ints"
 DURATION = "duration"
+# A text that may be left out.
+OPTIONAL = "optional"
+
+# Kinds whose value is never the next argument.
+ALONE = (BOOL, OPTIONAL)
 
 _TRUE = frozenset(("1", "t", "T", "true", "TRUE", "True"))
 _FALSE = frozenset(("0", "f", "F", "false", "FALSE", "False"))
@@ -39,7 +45,7 @@ class Flag:
     Args:
         name: long name.
         help_text: what it does, for the help.
-        kind: BOOL, INT, STRING, DURATION (nanoseconds), or STRINGS and INTS, which may be repeated.
+        kind: BOOL, INT, STRING, OPTIONAL, DURATION (nanoseconds), or STRINGS and INTS, which may be repeated.
         short: one letter, "" for none.
         default: the value without the flag; None for the empty one of its kind.
     """
@@ -70,7 +76,7 @@ class Flag:
             return False
         if self.kind in (INT, DURATION):
             return self.default or 0
-        if self.kind == STRING:
+        if self.kind in (STRING, OPTIONAL):
             return self.default or ""
         return []
 
@@ -117,7 +123,7 @@ class Arguments:
         return value
 
     def string(self, name: str) -> str:
-        """Value of a STRING flag."""
+        """Value of a STRING or OPTIONAL flag."""
         value = self._get(name)
         assert isinstance(value, str)
         return value
@@ -166,12 +172,12 @@ def parse(arguments: "Sequence[str]", flags: "Sequence[Flag]", *, flags_first: b
         flag = by_name.get(name)
         if flag is None:
             raise UsageError(f"flag provided but not defined: -{name}")
-        if flag.kind != BOOL and not equals:
+        if flag.kind not in ALONE and not equals:
             if position == len(left):
                 raise UsageError(f"flag needs an argument: -{name}")
             text = left[position]
             position += 1
-        elif not equals:
+        elif not equals and flag.kind == BOOL:
             text = "true"
         given.add(name)
         _store(values, flag, name, text)
@@ -199,7 +205,7 @@ def _flags_to_front(arguments: "Sequence[str]", by_name: "dict[str, Flag]") -> "
             break
         elif is_flag:
             front.append(argument)
-            may_be_value = "=" not in argument and by_name[_name(argument)].kind != BOOL
+            may_be_value = "=" not in argument and by_name[_name(argument)].kind not in ALONE
         else:
             rest.append(argument)
     return front + rest
@@ -220,7 +226,7 @@ def _store(values: "dict[str, Value]", flag: Flag, name: str, text: str) -> None
         if text not in _TRUE and text not in _FALSE:
             raise UsageError(f"invalid boolean value {quote(text)} for -{name}: parse error")
         values[flag.name] = text in _TRUE
-    elif flag.kind == STRING:
+    elif flag.kind in (STRING, OPTIONAL):
         values[flag.name] = text
     elif flag.kind == INT:
         values[flag.name] = _number(text, name, parse_int_any_base, _flag_complaint)

@@ -4,7 +4,7 @@ import os
 
 from ctr_common.errors import CtrError, UsageError
 from ctr_common.log import FORMATS, TEXT, Log, open_file, quote
-from ctr_supervisor.cli.parser import BOOL, INVALID_SYNTAX, Flag, parse_bool
+from ctr_supervisor.cli.parser import BOOL, INVALID_SYNTAX, OPTIONAL, Flag, parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ FLAGS = (
     Flag("criu", "path of the criu binary for checkpoint and restore", default="criu"),
     Flag("systemd-cgroup", 'let systemd make the cgroups; cgroupsPath then reads "slice:prefix:name"', BOOL),
     Flag("rootless", "tolerate failures with cgroups: 'true', 'false' or 'auto'", default="auto"),
+    # c/client takes it off the command line: what comes here was given to the direct program, which ignores it.
+    Flag("supervisor", "let the running supervisor do it, at its usual socket or at this one", OPTIONAL),
     Flag("version", "print the version", BOOL, "v"),
 )
 

@@ -21,9 +21,10 @@ from tests.support.runtime import Runtime
 ROOT = Path(__file__).parents[2]
 PARTS = [
     *("MANIFEST.in", "Makefile", "README.md", "dev", "pyproject.toml", "setup.py"),
-    *("bin", "c", "ctr_common", "ctr_init", "ctr_supervisor", "examples", "scripts"),
+    *("bin", "c", "ctr_common", "ctr_criu_bridge", "ctr_init", "ctr_supervisor", "examples", "scripts"),
 ]
-BUILT = shutil.ignore_patterns("__pycache__", "*.so", "ctr-init", "ctrun", "ctr-init-setup")
+PROGRAMS = ("ctr-criu-bridge", "ctr-init", "ctr-init-setup", "ctr-supervisor", "ctrun", "ctrun-direct")
+BUILT = shutil.ignore_patterns("__pycache__", "*.so", *PROGRAMS)
 
 pytestmark = [
     pytest.mark.needs_root,

@@ -107,4 +107,4 @@ def test_shell_scripts_parse(script: str):
 
 def test_launcher_templates_are_tracked():
     names = {str(path.relative_to(ROOT)) for path in tracked()}
-    assert {"bin/ctrun.in", "bin/ctr-init-setup.in"} <= names
+    assert {"bin/ctrun-direct.in", "bin/ctr-init-setup.in"} <= names

@@ -45,7 +45,7 @@ pytestmark = [pytest.mark.needs_ctrun]
 
 def launcher_python() -> str:
     """The interpreter that the launcher names."""
-    first = (ROOT / "bin/ctrun").read_text().splitlines()[0]
+    first = (ROOT / "bin/ctrun-direct").read_text().splitlines()[0]
     return first.removeprefix("#!").split()[0]
 
 
@@ -57,7 +57,7 @@ def imported(result: Result) -> set[str]:
 
 def traced(*args: str | Path) -> Result:
     """Runs ctrun with its imports printed to stderr."""
-    return run(launcher_python(), "-I", "-S", "-X", "importtime", ROOT / "bin/ctrun", *args)
+    return run(launcher_python(), "-I", "-S", "-X", "importtime", ROOT / "bin/ctrun-direct", *args)
 
 
 def test_version_imports_only_what_is_allowed():
@@ -76,8 +76,8 @@ def packed_ctrun(directory: Path) -> Path:
     python = launcher_python()
     run(python, "-I", ROOT / "scripts/pack.py", "--to", directory / "pack", ROOT).ok()
     where = ("--path", ROOT, "--pack", directory / "pack", "--to", directory)
-    run(python, "-I", ROOT / "scripts/launcher.py", "--python", python, *where, ROOT / "bin/ctrun.in").ok()
-    return directory / "ctrun"
+    run(python, "-I", ROOT / "scripts/launcher.py", "--python", python, *where, ROOT / "bin/ctrun-direct.in").ok()
+    return directory / "ctrun-direct"
 
 
 @pytest.mark.needs_root

@@ -40,7 +40,7 @@ class Tree:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pack_file = directory / "pack"
-        self.launcher = directory / "ctrun"
+        self.launcher = directory / "ctrun-direct"
         for package in ("ctr_common", "ctr_supervisor", "ctr_supervisor/cli"):
             (directory / package).mkdir()
             self.write(f"{package}/__init__.py", "")
@@ -49,7 +49,7 @@ class Tree:
         self.write("ctr_supervisor/cli/other.py", OTHER)
         self.script(
             "launcher.py", "--python", PYTHON, "--path", directory, "--pack", self.pack_file, "--to", directory,
-            ROOT / "bin/ctrun.in",
+            ROOT / "bin/ctrun-direct.in",
         )  # fmt: skip
 
     def write(self, name: str, text: str) -> None:

@@ -96,6 +96,7 @@ class Supervisor:
         self.registry = Registry(root, loop)
         self.hub = Hub(loop, self.registry)
         self.registry.on_event = self.hub.publish
+        self.commands = 0
         self._job_count = 0
         self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
         self._surroundings = identity("self")
@@ -392,6 +393,7 @@ class Supervisor:
             "running": running,
             "clients": len(self.connections),
             "jobs": len(self.jobs),
+            "commands": self.commands,
         }
 
     # -- the thin client
@@ -404,6 +406,7 @@ class Supervisor:
             return
         fields = {name: request.body.get(name) for name in ("argv", "env", "umask")}
         started = self.start_job("command", connection, request, **fields)
+        self.commands += 1
         started.only_shows = verb_of(request.texts("argv")) in ONLY_SHOW
 
     def reason_to_refuse(self, peer: Peer, request: Packet) -> str:

@@ -440,9 +440,12 @@ def from_state(paths: "dict[str, str]", state: "dict[str, Any]", *, rootless_cgr
 def manages_system() -> bool:
     """Whether root of a user namespace has a systemd of the whole system to it, as in a system container.
 
-    The answer is in whose the service manager of "the user" is: root's own, or that of the user behind root.
+    The answer is in whose the service manager of "the user" is: root's own, or that of the user behind root. Real root
+    who asks for rootless cgroups, by `--rootless=true`, means the manager of its own session, as with runc.
     """
-    if os.geteuid() != 0:
+    from ctr_supervisor.engine.runtime import in_initial_user_namespace
+
+    if os.geteuid() != 0 or in_initial_user_namespace():
         return False
     try:
         with Bus(user=True) as bus:

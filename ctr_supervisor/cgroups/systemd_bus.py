@@ -33,6 +33,7 @@ NO_SUCH_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 # Where the manager itself listens, for root, should there be no message bus.
 SYSTEM_PRIVATE = "/run/systemd/private"
+USER_HINT = "the user needs a session or lingering (loginctl enable-linger), and $XDG_RUNTIME_DIR must name its bus"
 # sd_booted(3)
 BOOTED = "/run/systemd/system"
 
@@ -159,12 +160,9 @@ class Bus:
             except BaseException:
                 self.close()
                 raise
-        hint = ""
-        if which == "user":
-            hint = (
-                "the user needs a session or lingering (loginctl enable-linger), and $XDG_RUNTIME_DIR must name its bus"
-            )
-        raise Unreachable(f"failed to connect to the {which} service manager: {problem}", hint=hint)
+        # In the message itself, since it is mostly an engine's user who has to know, and engines show no hints.
+        hint = f" (hint: {USER_HINT})" if which == "user" else ""
+        raise Unreachable(f"failed to connect to the {which} service manager: {problem}{hint}")
 
     def _open(self, address: str, deadline: float) -> None:
         import socket

@@ -111,3 +111,12 @@ def test_state_without_a_unit_s_name_is_refused(name):
 )
 def test_owner_of_a_cgroup_is_in_its_path(cgroup, uid):
     assert systemd.owner_of(cgroup) == uid
+
+
+@pytest.mark.needs_root
+def test_rootless_cgroups_of_real_root_are_of_the_manager_of_its_session(monkeypatch):
+    def refuse(*, user: bool) -> None:
+        pytest.fail("nobody has to be asked")
+
+    monkeypatch.setattr(systemd, "Bus", refuse)
+    assert not systemd.manages_system()

@@ -18,6 +18,7 @@ install: build
 
 uninstall:
 	rm -rf '$(DESTDIR)$(LIBDIR)'
-	rm -f '$(DESTDIR)$(PREFIX)/bin/ctrun' '$(DESTDIR)$(PREFIX)/bin/ctr-init-setup'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/ctrun' '$(DESTDIR)$(PREFIX)/bin/ctr-init-setup' \
+	    '$(DESTDIR)$(PREFIX)/bin/ctr-criu-bridge'
 
 .PHONY: all build demo test lint format clean install uninstall

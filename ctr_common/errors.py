@@ -149,6 +149,23 @@ class StateError(CtrError):
     """Raised by the state directory: state.json is unreadable, of an unknown version, or locked for too long."""
 
 
+class CriuError(CtrError):
+    """Raised by the CRIU bridge: CRIU is not there, too old, refused, failed or died.
+
+    Attributes:
+        details: the errors in CRIU's log, each after the lines that led to it.
+    """
+
+    details: "tuple[str, ...]" = ()
+
+    def as_dict(self) -> "dict[str, Any]":
+        """As of every error, with the lines of the log as `details`."""
+        data = super().as_dict()
+        if self.details:
+            data["details"] = list(self.details)
+        return data
+
+
 class NotSupported(CtrError):
     """Raised where this kernel, this build or this release lacks something; the message names what is missing."""
 
@@ -168,6 +185,7 @@ KINDS: "dict[str, type[CtrError]]" = {
         CgroupError,
         ProtocolError,
         StateError,
+        CriuError,
         NotSupported,
     )
 }
@@ -182,8 +200,12 @@ def from_dict(data: "dict[str, Any]") -> CtrError:
     kind = KINDS.get(str(data.get("kind", "")), CtrError)
     number = data.get("errno", 0)
     fields = {name: str(data.get(name, "")) for name in FIELDS if name != "errno"}
-    return kind(
+    error = kind(
         fields.pop("message"),
         errno=number if isinstance(number, int) else 0,
         **fields,
     )
+    details = data.get("details")
+    if isinstance(error, CriuError) and isinstance(details, list):
+        error.details = tuple(str(line) for line in details)
+    return error

@@ -288,6 +288,29 @@ static void verify_cwd(void)
                         "breakout detected");
 }
 
+/*
+ * The host's null device becomes the container's own, which is the same but for its mount: CRIU can't save a file of a
+ * mount outside of the container. Where the image has something else in its place, the host's stays.
+ */
+static void reopen_null(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        struct stat status;
+        if (fstat(fd, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_rdev != makedev(1, 3))
+            continue;
+        int flags = fcntl(fd, F_GETFL);
+        /* O_NONBLOCK: an image's fifo of that name must not hold us up */
+        auto_fd null = open("/dev/null", (flags & O_ACCMODE) | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (null < 0 || fstat(null, &status) < 0 || !S_ISCHR(status.st_mode) || status.st_rdev != makedev(1, 3)) {
+            log_line("ignoring: fd %d stays the null device of the host", fd);
+            continue;
+        }
+        if (fcntl(null, F_SETFL, flags & ~O_NONBLOCK) < 0 || dup3(null, fd, 0) < 0)
+            fail(.step = "reopen the null device", .syscall = "dup3", .number = errno,
+                 .message = format_text("fd %d", fd));
+    }
+}
+
 /* As far as the filesystem lets it: what belongs to ids that are not mapped here stays as it is. */
 static void give_stdio(uint32_t uid)
 {
@@ -325,6 +348,7 @@ static void change_identity(const struct settings *settings)
 
     /* the working directory may let in root alone, or the user alone (a volume of his on a share that squashes root) */
     bool arrived = !settings->cwd || try_cwd(settings->cwd);
+    reopen_null();
     give_stdio(uid);
     if (settings->set_capabilities) {
         caps_limit_bounding(settings->capabilities[CAP_SET_BOUNDING]);

@@ -4,7 +4,7 @@ import os
 import sys
 
 from ctr_common import trace
-from ctr_common.errors import CtrError, NotSupported, UsageError
+from ctr_common.errors import CtrError, UsageError
 from ctr_common.log import DEBUG, ERROR, STDERR, Log, encode, write_all
 from ctr_supervisor.cli import output, parser, surroundings
 from ctr_supervisor.cli.surroundings import PROGRAM
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # In the order of the help.
 VERBS = (
+    "checkpoint",
     "create",
     "delete",
     "events",
@@ -29,6 +30,7 @@ VERBS = (
     "list",
     "pause",
     "ps",
+    "restore",
     "resume",
     "run",
     "spec",

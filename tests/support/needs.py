@@ -84,6 +84,23 @@ def _containerd() -> str:
     return _command("containerd", "ctr", "containerd-shim-runc-v2") or _root()
 
 
+def _criu() -> str:
+    from tests.support import criu
+
+    try:
+        criu.find()
+    except criu.Unavailable as error:
+        return f"needs criu: {error}"
+    return ""
+
+
+def _criu_feature(*names: str) -> str:
+    from tests.support import criu
+
+    missing = [name for name in names if not criu.has_feature(name)]
+    return _criu() or (f"needs a kernel with criu's {' '.join(missing)}" if missing else "")
+
+
 def _user_namespaces() -> str:
     return "" if _works("unshare", "--user", "--map-root-user", "true") else "needs user namespaces"
 
@@ -107,6 +124,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "needs_docker": _docker,
     "needs_podman": _podman,
     "needs_containerd": _containerd,
+    "needs_criu": _criu,
     "needs_busybox": lambda: _command("busybox"),
     "needs_cc": lambda: _command("cc", "make"),
     "needs_user_namespaces": _user_namespaces,
@@ -124,6 +142,8 @@ def lacking(marker: str, *args: str) -> str:
     """
     if marker == "needs_command":
         return _command(*args)
+    if marker == "needs_criu_feature":
+        return _criu_feature(*args)
     if marker == "needs_file":
         missing = [path for path in args if not os.path.exists(path)]
         return f"not there: {' '.join(missing)}" if missing else ""

@@ -50,14 +50,6 @@ def test_an_unknown_verb_has_an_exit_status_of_its_own(arguments, capfd):
     assert messages(capfd.readouterr().err)[0].startswith("\"No help topic for '")
 
 
-@pytest.mark.parametrize("name", main.LATER)
-def test_a_verb_of_a_later_release_says_so_and_is_not_in_the_help(name, capfd):
-    assert main.main([name, "--whatever", "id"]) == 1
-    assert messages(capfd.readouterr().err) == [rf'"ctrun: \"{name}\" is not in this release"']
-    main.main([])
-    assert f"\n   {name} " not in capfd.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

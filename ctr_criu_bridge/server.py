@@ -1,0 +1,206 @@
+"""One request of the engine: the other end of ctr_supervisor/engine/criu.py.
+
+engine                                   bridge
+ request  ────────────────────────────▶   starts criu swrk
+          ◀────────────────────────────  criu (its pid)                     restore only
+ cgroups  ────────────────────────────▶
+          ◀────────────────────────────  progress (phase, bytes)            as often as it likes, unanswered
+          ◀────────────────────────────  notify (script, pid; fd master)    for each notification of CRIU's
+ go-on or error ──────────────────────▶
+          ◀────────────────────────────  result or error                    then it ends
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from ctr_common.errors import CtrError, ProtocolError
+from ctr_common.fd import Fd
+from ctr_common.folders import UNAVAILABLE
+from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    CLONE_NEWNS,
+    MOUNT_ATTR_NOSYMFOLLOW,
+    MOVE_MOUNT_F_EMPTY_PATH,
+    MS_BIND,
+    MS_REC,
+    MS_SLAVE,
+    OPEN_TREE_CLONE,
+)
+from ctr_common.wire import Packet, Wire
+from ctr_criu_bridge import checkpoint, features, restore, version, work
+
+SOCKET_VARIABLE = "CTR_CRIU_SOCKET"
+MASTER = "master"
+
+
+def serve(socket: int) -> int:
+    """Answers the one request on the socket; returns the exit status."""
+    # Ctrl-C reaches every process of a terminal: the engine decides what it means, and CRIU inherits this.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with Wire(socket, "engine") as wire:
+        try:
+            with wire.expect("request") as request:
+                result = Server(wire, request).run()
+        except CtrError as error:
+            wire.send_error(error)
+            return 1
+        wire.send("result", None, **result)
+    return 0
+
+
+class Server:
+    """The request under way.
+
+    Args:
+        wire: to the engine.
+        request: stays the caller's.
+    """
+
+    def __init__(self, wire: Wire, request: Packet) -> None:
+        self.wire = wire
+        self.request = request
+        self.criu: str = request.get("criu", str, "")
+
+    def run(self) -> dict[str, Any]:
+        """Does it; returns what the result says."""
+        verb = self.request.get("verb", str, "")
+        if verb == "version":
+            number, text = version.ask(self.criu)
+            return {"version": number, "text": text}
+        if verb == "features":
+            return {"features": features.ask(self.criu)}
+        if verb in ("dump", "pre-dump"):
+            return self.dump(pre_dump=verb == "pre-dump").as_dict()
+        if verb == "restore":
+            return self.restore().as_dict()
+        raise ProtocolError(f'no request of criu is called "{verb}"')
+
+    def folders(self) -> work.Folders:
+        """The folders that came along."""
+        return work.Folders(self.request.fd("images"), self.request.fd("work"), self.request.get("work_path", str, ""))
+
+    def wishes(self) -> dict[str, Any]:
+        """What is wanted; fds are named there, and numbered by us."""
+        wishes: dict[str, Any] = dict(self.request.get("wishes", dict, {}))
+        wishes["inherit"] = [
+            (key, fd if isinstance(fd, int) else self.request.fd(str(fd))) for key, fd in wishes.get("inherit", ())
+        ]
+        return wishes
+
+    def dump(self, *, pre_dump: bool) -> work.Outcome:
+        """Dump, pre-dump."""
+        status = self.request.fd("status") if "status" in self.request.fd_names else -1
+        return checkpoint.dump(
+            self.criu,
+            self.wishes(),
+            self.folders(),
+            self.notify,
+            pre_dump=pre_dump,
+            status_fd=status,
+            progress=self.progress_wanted(),
+        )
+
+    def restore(self) -> work.Outcome:
+        """Restore, from a mount namespace that ends with this process: no mount of it can stay on the host."""
+        bind_root(self.request.get("rootfs", str, ""), self.request.get("root", str, ""))
+        wishes = self.wishes()
+        wishes["root"] = self.request.get("root", str, "")
+        places = self.folders()
+        with cover_without_symlinks(self.request.get("work_dir", str, ""), places.work) as covered:
+            places.work = covered.fileno()
+            return restore.restore(
+                self.criu,
+                wishes,
+                places,
+                self.notify,
+                started=self.started,
+                progress=self.progress_wanted(),
+            )
+
+    def progress_wanted(self) -> work.Progress | None:
+        """Who is told of progress, if anybody wants to know."""
+        return self.progress if self.request.get("progress", bool, False) else None
+
+    def progress(self, phase: str, size: int) -> None:
+        """Tells the engine how far it is; one that is gone notices with the next notification."""
+        try:
+            self.wire.send("progress", None, phase=phase, bytes=size)
+        except ProtocolError:
+            pass
+
+    def started(self, pid: int) -> list[tuple[str, str]]:
+        """Has the engine put CRIU into the container's cgroups."""
+        self.wire.send("criu", None, pid=pid)
+        with self.wire.expect("cgroups") as answer:
+            return [(str(controller), str(path)) for controller, path in answer.get("roots", list, [])]
+
+    def notify(self, script: str, pid: int, fds: Sequence[int]) -> None:
+        """Tells the engine of a notification, and waits for its answer.
+
+        Raises:
+            CtrError: it says no, or is gone.
+        """
+        self.wire.send("notify", {MASTER: fds[0]} if fds else None, script=script, pid=pid)
+        self.wire.expect("go-on").close()
+
+
+def bind_root(rootfs: str, root: str) -> None:
+    """Makes a mount of the root file system, as CRIU needs one, in a mount namespace of this process's own.
+
+    Its parent must not be covered by another mount, so it is not made over the root file system itself.
+
+    Args:
+        rootfs: the root file system.
+        root: an existing directory.
+
+    Raises:
+        CtrError: it can't be mounted.
+    """
+    try:
+        _kernel.unshare(CLONE_NEWNS)
+        # What the host mounts must go on to reach a container whose mounts are slaves; nothing goes the other way.
+        _kernel.mount(None, "/", None, MS_SLAVE | MS_REC, None)
+        _kernel.mount(rootfs, root, None, MS_BIND | MS_REC, None)
+    except OSError as error:
+        raise CtrError.from_os_error(error, step="binding the root file system for criu", path=rootfs) from None
+
+
+def cover_without_symlinks(path: str, folder: int) -> Fd:
+    """The work folder as a mount that follows no symlink, over itself, in this process's mount namespace.
+
+    CRIU mounts things in it, and so it has to be a mount that is attached.
+
+    Args:
+        path: of the folder.
+        folder: fd of it, which stays the caller's.
+
+    Returns:
+        an fd of the folder in the new mount; where the kernel has no such mounts, of the folder as it is.
+
+    Raises:
+        CtrError: the path leads to another folder than the fd.
+    """
+    try:
+        with Fd(_kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)) as tree:
+            _kernel.mount_setattr(tree.fileno(), "", AT_EMPTY_PATH, MOUNT_ATTR_NOSYMFOLLOW)
+            _kernel.move_mount(tree.fileno(), "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+        covered = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in UNAVAILABLE:
+            return Fd(os.dup(folder))
+        raise CtrError.from_os_error(error, step="opening the work folder", path=path) from None
+    if not os.path.samestat(os.fstat(covered.fileno()), os.fstat(folder)):
+        covered.close()
+        raise CtrError("the work folder was replaced", path=path)
+    return covered
+
+
+def inherited_socket() -> int | None:
+    """The socket to the engine, None where this was started from a shell."""
+    text = os.environ.pop(SOCKET_VARIABLE, "")
+    return int(text) if text.isascii() and text.isdigit() else None

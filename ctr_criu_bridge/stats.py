@@ -1,0 +1,47 @@
+"""The figures that CRIU leaves behind: stats-dump and stats-restore in the work directory."""
+
+import os
+import struct
+
+from google.protobuf.message import DecodeError
+
+from ctr_common.fd import Fd
+from ctr_criu_bridge import rpc
+
+# An image begins with two magic numbers (criu/include/magic.h), then come length and message.
+HEADER = struct.Struct("<III")
+SERVICE_MAGIC = 0x55105940
+STATS_MAGIC = 0x57093306
+SIZE_MAX = 64 * 1024
+
+# Times are in microseconds there and here; pages are of 4096 bytes.
+Figures = dict[str, int]
+
+
+def read(work_dir: int, name: str) -> Figures:
+    """The figures of a finished dump or restore; empty where CRIU wrote none.
+
+    Args:
+        work_dir: fd of the work directory.
+        name: "stats-dump" or "stats-restore".
+    """
+    try:
+        with Fd(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work_dir)) as file:
+            data = os.read(file.fileno(), SIZE_MAX)
+        return parse(data)
+    except (OSError, DecodeError, struct.error):
+        return {}
+
+
+def parse(data: bytes) -> Figures:
+    """The figures in the bytes of such a file.
+
+    Raises:
+        struct.error, DecodeError: it is no such file.
+    """
+    service, magic, size = HEADER.unpack_from(data)
+    if (service, magic) != (SERVICE_MAGIC, STATS_MAGIC):
+        raise struct.error("no statistics of criu")
+    entry = rpc.Stats.FromString(data[HEADER.size : HEADER.size + size])
+    part = entry.dump if entry.HasField("dump") else entry.restore
+    return {field.name: getattr(part, field.name) for field in part.DESCRIPTOR.fields if part.HasField(field.name)}

@@ -39,7 +39,6 @@ VERBS = (
     "update",
     "features",
 )
-LATER = ("checkpoint", "restore")
 HELP_VERBS = ("help", "h")
 
 STATUS_NO_SUCH_VERB = 3
@@ -90,8 +89,6 @@ class _Command:
             _start_trace(given.string("trace"))
         if name in VERBS:
             return self.run_verb(context, name, given.rest[1:])
-        if name in LATER:
-            raise NotSupported(f'{PROGRAM}: "{name}" is not in this release')
         if name in HELP_VERBS:
             topic = given.rest[1] if len(given.rest) > 1 else ""
             if topic in VERBS:

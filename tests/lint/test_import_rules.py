@@ -23,8 +23,12 @@ MAY_IMPORT = {
     "ctr_supervisor": {"ctr_common", "ctr_supervisor"},
     "ctr_criu_bridge": {"ctr_common", "ctr_criu_bridge"},
 }
-# From the engine into the worker: it forks one, or a worker of the pool does without.
-EXCEPTIONS = {("ctr_supervisor/engine/create.py", "ctr_init"), ("ctr_supervisor/service/job.py", "ctr_init")}
+# From the engine into the worker: it forks one, or a worker of the pool does without, or it is a program of its own.
+EXCEPTIONS = {
+    ("ctr_supervisor/api/making.py", "ctr_init"),
+    ("ctr_supervisor/engine/create.py", "ctr_init"),
+    ("ctr_supervisor/service/job.py", "ctr_init"),
+}
 
 # What start-up code may import at module level: builtin modules, and the few of the standard library that cost nothing.
 START_UP_MODULES = {"_frozen_importlib", "os", "posixpath", "stat", "struct"} | set(sys.builtin_module_names)

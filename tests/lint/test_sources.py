@@ -72,8 +72,12 @@ def test_package_files_on_start_up_paths_hold_a_docstring_only():
     for package in ("ctr_common", "ctr_init", "ctr_supervisor"):
         for path in sorted((ROOT / package).rglob("__init__.py")):
             body = ast.parse(path.read_text()).body
-            assert len(body) == 1, path.relative_to(ROOT)
             assert isinstance(body[0], ast.Expr), path.relative_to(ROOT)
+            if str(path.relative_to(ROOT)) == "ctr_supervisor/__init__.py":
+                # the names of the API, found when they are asked for
+                assert not any(isinstance(node, ast.Import | ast.ImportFrom) for node in body)
+            else:
+                assert len(body) == 1, path.relative_to(ROOT)
 
 
 def test_public_functions_and_classes_say_what_they_are_for():

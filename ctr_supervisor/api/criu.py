@@ -1,0 +1,69 @@
+"""What a checkpoint and a restore are asked for; `criu` does them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class CriuOptions:
+    """What both have.
+
+    Attributes:
+        image_path: folder of the images; made where it is missing.
+        work_path: folder of CRIU's log and sockets; "" for one in the state directory.
+        tcp_established: allow open TCP connections.
+        ext_unix_sk: allow unix sockets whose other end is outside.
+        shell_job: allow a terminal that comes from outside.
+        file_locks: keep file locks.
+        lazy_pages: memory is fetched when it is first touched.
+        auto_dedup: drop pages that a later image has, too.
+        cgroup_mode: what becomes of cgroups: soft, full, strict, ignore; "" for CRIU's own choice.
+        network_lock: how connections are held meanwhile: iptables, nftables, skip; "" for CRIU's own choice.
+        empty_namespaces: types of namespaces whose contents are left out, such as "network".
+    """
+
+    image_path: str
+    work_path: str = ""
+    tcp_established: bool = False
+    ext_unix_sk: bool = False
+    shell_job: bool = False
+    file_locks: bool = False
+    lazy_pages: bool = False
+    auto_dedup: bool = False
+    cgroup_mode: str = ""
+    network_lock: str = ""
+    empty_namespaces: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class CheckpointOptions(CriuOptions):
+    """What a checkpoint is asked for.
+
+    Attributes:
+        leave_running: the container goes on afterwards.
+        parent_path: folder of an earlier pre-dump, relative to image_path.
+        page_server: (address, port) that the pages are sent to.
+        status_fd: gets a zero byte when the pages of a lazy checkpoint can be fetched. In-process only.
+        ghost_limit: largest deleted file that is kept, in bytes; 0 for CRIU's own limit.
+    """
+
+    leave_running: bool = False
+    parent_path: str = ""
+    page_server: tuple[str, int] | None = None
+    status_fd: int = -1
+    ghost_limit: int = 0
+
+
+@dataclass(slots=True)
+class RestoreOptions(CriuOptions):
+    """What a restore is asked for.
+
+    Attributes:
+        lsm_profile: TYPE:NAME in place of the one in the images.
+        lsm_mount_context: SELinux context of mounts.
+    """
+
+    lsm_profile: str = ""
+    lsm_mount_context: str = ""

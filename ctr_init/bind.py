@@ -11,9 +11,11 @@ from ctr_common.kernel.constants import (
     AT_EMPTY_PATH,
     AT_FDCWD,
     AT_RECURSIVE,
+    CLONE_NEWNS,
     CLONE_NEWUSER,
     MOUNT_ATTR_IDMAP,
     MS_NOATIME,
+    MS_PRIVATE,
     MS_REC,
     MS_RELATIME,
     MS_REMOUNT,
@@ -82,7 +84,13 @@ def open_early(setup: "Setup", request: "MountRequest") -> None:
 
 
 def _open(setup: "Setup", request: "MountRequest") -> int:
-    tree = copy_of(request.source, bool(request.options.flags & MS_REC), root=setup.host_root)
+    try:
+        tree = copy_of(request.source, bool(request.options.flags & MS_REC), root=setup.host_root)
+    except OSError as error:
+        # What is mounted below the source is locked to it in a user namespace's mounts (mount_namespaces(7)).
+        if error.errno != errno.EINVAL or request.options.flags & MS_REC or setup.host_mounts < 0:
+            raise
+        tree = _copy_on_the_host(setup, request.source)
     if request.is_idmapped:
         from ctr_init import idmap
 
@@ -95,6 +103,33 @@ def _open(setup: "Setup", request: "MountRequest") -> int:
         except BaseException:
             os.close(tree)
             raise
+    return tree
+
+
+def _copy_on_the_host(setup: "Setup", path: str) -> int:
+    """A detached copy of a mount without those below it, made where none of them is locked.
+
+    Raises:
+        SetupError: it has flags. They would not be locked either, so that the container's root could take them off.
+    """
+    with Fd(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)) as own:
+        _kernel.setns(setup.host_mounts, CLONE_NEWNS)
+        try:
+            tree = copy_of(path, recursive=False, root=setup.host_root)
+        finally:
+            _kernel.setns(own.fileno(), CLONE_NEWNS)
+    try:
+        if os.fstatvfs(tree).f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC):
+            raise SetupError(
+                f"the mounts below {path} can only be left out where it is mounted rw, suid, dev and exec",
+                errno=errno.EINVAL,
+                hint="use rbind",
+            )
+        # Nothing that happens on it may reach the host.
+        _kernel.mount_setattr(tree, "", AT_EMPTY_PATH, propagation=MS_PRIVATE)
+    except BaseException:
+        os.close(tree)
+        raise
     return tree
 
 

@@ -104,6 +104,8 @@ def join_first(setup: "Setup", _: object) -> None:
     its paths would then lead to files of the host around it.
     """
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if is_staged(setup.plan):
+        setup.host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     _join_first(setup, _)
     # The same path in the copy of the mounts. The caller's procfs is below it, the host's need not be at /proc.
     # Where there is no procfs that knows this process, nothing can be told, and a chroot is not looked for.
@@ -139,6 +141,9 @@ def rest_pieces(plan: "SetupPlan") -> "list[Piece]":
 
 def join_rest(setup: "Setup", _: object) -> None:
     """Joins the other namespaces, unless `join_first` had to join all."""
+    if setup.host_mounts >= 0:
+        os.close(setup.host_mounts)
+        setup.host_mounts = -1
     if setup.staged:
         _join(setup, setup.plan.join_flags & ~CLONE_NEWNS)
 

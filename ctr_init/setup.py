@@ -44,6 +44,7 @@ class Setup:
         null: the container's /dev/null, verified.
         empty: the empty, read-only tmpfs on the first masked directory.
         proc: root of a private procfs.
+        host_mounts: the mount namespace that the worker came from, as long as it has the host's credentials; else -1.
         host_root: path of the caller's root directory in the mount namespace, empty when they are the same.
         hook_pid: the container process's pid as its own pid namespace has it; 0 as long as nobody needs it.
     """
@@ -53,6 +54,7 @@ class Setup:
         "directory",
         "empty",
         "hook_pid",
+        "host_mounts",
         "host_root",
         "in_pid_namespace",
         "null",
@@ -78,6 +80,7 @@ class Setup:
         self.null = -1
         self.empty = -1
         self.proc = -1
+        self.host_mounts = -1
         self.host_root = ""
         self.hook_pid = 0
 

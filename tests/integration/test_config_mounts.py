@@ -446,6 +446,25 @@ def test_what_is_written_through_an_idmapped_mount_is_translated_back(inside: In
     assert ((owned / "below/new").stat().st_uid, (owned / "below/new").stat().st_gid) == (0, 0)
 
 
+@covers("mount option bind", "mount option idmap")
+@pytest.mark.parametrize(("options", "owner"), [(["bind", "idmap"], "0:0"), (["bind"], "65534:65534")])
+def test_mounts_below_the_source_can_be_left_out_with_a_user_namespace(
+    inside: Inside, owned: Path, options: list[str], owner: str
+):
+    change = [user_namespace(ids(0, 100000, 1000)), with_mounts(mount("/var", "none", owned, *options))]
+    script = "cd /var; stat -c %u:%g of-0; ls -A below; grep -c /var /proc/self/mountinfo"
+    assert inside.shell(script, change).splitlines() == [owner, "1"]
+
+
+def test_flags_that_a_user_namespace_could_take_off_are_no_price_for_leaving_mounts_out(
+    inside: Inside, host_mount: HostMount
+):
+    top = host_mount("flagged", "rw,nodev")
+    host_mount("flagged/below")
+    change = [user_namespace(ids(0, 100000, 1000)), with_mounts(mount("/var", "none", top, "bind"))]
+    assert f"the mounts below {top} can only be left out" in inside.refused(change)
+
+
 @covers(".mounts[].uidMappings[].size")
 def test_mappings_of_one_kind_alone_are_refused(inside: Inside, owned: Path):
     entry = mount("/var", "none", owned, "bind", uidMappings=[ids(0, 1000)])

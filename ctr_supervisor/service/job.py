@@ -127,9 +127,10 @@ def serve_command(packet: Packet, parent: "ClientParent", report_done: Callable[
     report_done()
     if not parent.handed_over:
         try:
+            parent.settle()
             parent.wire.send("exit", None, status=status)
-        except ProtocolError:
-            # The client is gone; there is nobody to be told.
+        except CtrError:
+            # The client is gone, so that nobody is to be told, or has said why it failed, which was told already.
             pass
     return status
 

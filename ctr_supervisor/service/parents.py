@@ -33,7 +33,7 @@ class ClientParent(Parent):
         home: see Parent.
     """
 
-    __slots__ = ("_attended", "_executable", "_foreground", "_handed_over", "_subreaper", "wire")
+    __slots__ = ("_executable", "_foreground", "_handed_over", "_subreaper", "_unanswered", "wire")
 
     def __init__(self, wire: Wire, executable: int, home: int) -> None:
         super().__init__(home=home)
@@ -42,7 +42,7 @@ class ClientParent(Parent):
         self._foreground = False
         self._subreaper = False
         self._handed_over = False
-        self._attended = 0
+        self._unanswered = False
 
     @property
     def handed_over(self) -> bool:
@@ -61,6 +61,7 @@ class ClientParent(Parent):
             foreground=self._foreground,
             subreaper=self._subreaper,
         )
+        self._unanswered = True
         return 0
 
     def stage0_done(self, pid: int) -> None:
@@ -72,11 +73,22 @@ class ClientParent(Parent):
         Raises:
             InitError: the client could not even run it.
         """
-        answer = self.wire.receive(CLIENT_TIMEOUT)
-        if answer is not None:
-            with answer:
-                if answer.type == ERROR:
-                    raise answer.error()
+        self.settle()
+
+    def settle(self) -> None:
+        """Hears what became of the spawn: with a word unheard the client would take the end for a reset (unix(7)).
+
+        Raises:
+            CtrError: the client could not run it.
+        """
+        if self._unanswered:
+            self._unanswered = False
+            answer = self.wire.receive(CLIENT_TIMEOUT)
+            if answer is not None:
+                with answer:
+                    if answer.type == ERROR:
+                        raise answer.error()
+                    self.wire.send("reap", None, pid=answer.get("pid", int, 0))
 
     def wait(self, pid: int) -> int:
         """Never: it is the client's to wait for."""
@@ -100,6 +112,7 @@ class ClientParent(Parent):
         Returns:
             Its exit status, or None when it outlives this job.
         """
+        self.settle()
         fds = {"console": console.fileno()} if console.number >= 0 else None
         root, container_id = delete or ("", "")
         self.wire.send("attend", fds, pid=launched.pid, root=root, id=container_id, finish=delete is not None)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ctr_common import fastjson
 from ctr_common.errors import ConfigError, CtrError, ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.spec import load
@@ -84,7 +85,12 @@ STDIO = ("stdin", "stdout", "stderr")
 
 
 def serve(packet: Packet, reports: Wire, job: int, home: int) -> bool:
-    """Carries one request out, and reports its answer or failure; says whether it succeeded."""
+    """Carries one request out, and reports its answer or failure.
+
+    Returns:
+        Whether it succeeded and left no child: keepers and processes of execs become the supervisor's when this process
+        ends, and nobody is told how they end before.
+    """
     request = Request(packet, reports, job, home)
     handler = HANDLERS.get(request.type)
     succeeded = False
@@ -98,7 +104,16 @@ def serve(packet: Packet, reports: Wire, job: int, home: int) -> bool:
     except OSError as error:
         reports.send("failure", None, job=job, error=CtrError.from_os_error(error).as_dict())
     reports.send("done", None, job=job)
-    return succeeded
+    return succeeded and not has_children()
+
+
+def has_children() -> bool:
+    """Whether this process is somebody's parent."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def source_of(request: Request) -> "tuple[str, Config | None]":
@@ -223,11 +238,82 @@ def kill(request: Request) -> None:
     request.answer()
 
 
+def pause(request: Request) -> None:
+    """Freezes every process of the container."""
+    from ctr_supervisor.engine import pause as pausing
+
+    pausing.pause(request.runtime(), request.id)
+    request.answer()
+
+
+def resume(request: Request) -> None:
+    """Thaws a paused container."""
+    from ctr_supervisor.engine import pause as pausing
+
+    pausing.resume(request.runtime(), request.id)
+    request.answer()
+
+
+def update(request: Request) -> None:
+    """Other limits."""
+    from ctr_common.spec import schema
+    from ctr_supervisor.engine import update as updating
+
+    changes = request.packet.get("resources", dict)
+    if changes is None:
+        raise ConfigError("update needs resources")
+    checked = load.parse(fastjson.dumps(changes).encode("utf-8", "surrogateescape"), schema.RESOURCES, "resources")
+    updating.update(
+        request.runtime(),
+        request.id,
+        checked,
+        l3_cache=request.packet.get("l3_cache_schema", str, ""),
+        mem_bw=request.packet.get("mem_bw_schema", str, ""),
+    )
+    request.event("updated")
+    request.answer()
+
+
+def stats(request: Request) -> None:
+    """Statistics of this moment."""
+    from ctr_supervisor.engine import stats as counting
+
+    request.answer(stats=counting.stats(request.runtime(), request.id))
+
+
+def processes(request: Request) -> None:
+    """Pids of all processes."""
+    from ctr_supervisor.engine import ps
+
+    request.answer(pids=ps.pids(request.runtime(), request.id))
+
+
+def checkpoint(request: Request) -> None:
+    """See requests_checkpoint.py."""
+    from ctr_supervisor.service import requests_checkpoint
+
+    requests_checkpoint.checkpoint(request)
+
+
+def restore(request: Request) -> None:
+    """See requests_checkpoint.py."""
+    from ctr_supervisor.service import requests_checkpoint
+
+    requests_checkpoint.restore(request)
+
+
 HANDLERS: dict[str, Callable[[Request], None]] = {
+    "checkpoint": checkpoint,
     "create": create,
     "delete": delete,
     "exec": exec_,
     "kill": kill,
+    "pause": pause,
+    "processes": processes,
+    "restore": restore,
+    "resume": resume,
     "run": run,
     "start": start,
+    "stats": stats,
+    "update": update,
 }

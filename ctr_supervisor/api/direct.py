@@ -24,6 +24,7 @@ from ctr_supervisor.api.stdio import DEVNULL, Console, Streams, fds_of
 from ctr_supervisor.engine import container as containers
 from ctr_supervisor.engine import create as creation
 from ctr_supervisor.engine import exec as executing
+from ctr_supervisor.engine.container import PENDING
 from ctr_supervisor.engine.launch import KILL_TIMEOUT
 from ctr_supervisor.engine.options import CreateOptions, ExecOptions, check_terminal
 from ctr_supervisor.engine.runtime import Runtime
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from ctr_supervisor.api.types import Config, ContainerState, Network, PressureLevel, Resources, Stats, Status
 
 logger = logging.getLogger("ctr_supervisor")
-
-# In state.json as long as there was no init process: what its creation will be told.
-PENDING = "pending"
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

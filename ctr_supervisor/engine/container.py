@@ -20,6 +20,10 @@ RUNNING = "running"
 PAUSED = "paused"
 STOPPED = "stopped"
 
+# In state.json while a program has the id and a configuration, and has not said yet what the init process is to be
+# (ctr_supervisor/api/direct.py): nobody was interrupted there.
+PENDING = "pending"
+
 # State of the OCI hooks and of `state`; the version of the specification that the answers follow.
 OCI_VERSION = "1.3.0"
 

@@ -20,7 +20,7 @@ from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.spec.validate import validate_id
 from ctr_common.state import FIFO_FILE, LOCK_FILE, STATE_FILE, StateDir, ids
-from ctr_supervisor.engine.container import CREATED, PAUSED, RUNNING, STOPPED
+from ctr_supervisor.engine.container import CREATED, PAUSED, PENDING, RUNNING, STOPPED
 from ctr_supervisor.process import status as process_status
 from ctr_supervisor.service.changes import Changes
 from ctr_supervisor.service.entry import STATUS_FILE, Entry, load_config
@@ -177,6 +177,8 @@ class Registry:
             if entry.prepared and entry.problem is None:
                 continue
             entry.reload()
+            if PENDING in entry.state:
+                continue
             try:
                 old = os.stat(entry.directory.path, follow_symlinks=False).st_mtime <= newest
             except OSError:

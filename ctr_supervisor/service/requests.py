@@ -117,20 +117,18 @@ def has_children() -> bool:
 
 
 def source_of(request: Request) -> "tuple[str, Config | None]":
-    """The bundle that a creation names, or the configuration that it brings.
+    """The bundle that a creation names, "" for none, and the configuration that it brings in place of the bundle's.
 
     Raises:
-        ConfigError: neither is given, or both, or the configuration is none.
+        ConfigError: neither is given, or the configuration is none.
     """
     bundle: str = request.packet.get("bundle", str, "")
     config = request.packet.get("config", dict)
-    if bool(bundle) == (config is not None):
-        raise ConfigError("a creation needs either a bundle or a config")
-    if config is not None:
-        return "", load.config_of(config)
-    if not bundle.startswith("/"):
+    if not bundle and config is None:
+        raise ConfigError("a creation needs a bundle or a config")
+    if bundle and not bundle.startswith("/"):
         raise ConfigError("the bundle's path must be absolute", path=bundle)
-    return bundle, None
+    return bundle, None if config is None else load.config_of(config)
 
 
 def create_options(request: Request) -> CreateOptions:

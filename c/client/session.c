@@ -26,7 +26,7 @@
  * stuck. Only what follows has no limit, since hooks may be slow. The command is held back until then: one that lies
  * unread in the socket might be carried out after the direct way has done so.
  */
-#define HELLO_LIMIT 5000
+#define HELLO_LIMIT 2000
 
 /* For the end of a first stage that has nothing more to do, in milliseconds. */
 #define STAGE0_LIMIT 1000

@@ -1,0 +1,1 @@
+"""The thin client, with a supervisor that says what the test tells it to."""

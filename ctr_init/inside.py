@@ -5,11 +5,13 @@ there is no way back (a user namespace), where hooks run in between, and where o
 namespace can do something: a procfs for it, before Linux 6.18, whose procfs takes the namespace as an option.
 
 What must hold in a worker holds here: nobody in the container sees this process, which stays in the host's pid
-namespace and is not dumpable meanwhile; nothing of the image is executed; every fd is close-on-exec.
+namespace and is not dumpable meanwhile; nothing of the image is executed or imported; every fd is close-on-exec.
 """
 
 import os
+import sys
 
+from ctr_common import programs, trace
 from ctr_common.channel import Message
 from ctr_common.errors import CtrError, SetupError
 from ctr_common.kernel import _kernel
@@ -26,6 +28,7 @@ from ctr_common.kernel.constants import (
     PR_GET_DUMPABLE,
     PR_SET_DUMPABLE,
 )
+from ctr_common.spec.namespaces import NAMESPACES
 from ctr_init import filesystem, requests, steps
 from ctr_init.setup import Setup
 
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 NEEDED = CLONE_NEWNS | CLONE_NEWPID
 NO_WAY_BACK = CLONE_NEWUSER | CLONE_NEWTIME
 AND_BACK = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP | CLONE_NEWPID
+# In place of a pidfd.
+NONE = -1
+OWN = -2
 # The process has namespaces that are not its own and can't leave them: it must not do anything else.
 STATUS_LOST = 71
 
@@ -52,13 +58,70 @@ def find_home() -> int:
         home = _kernel.pidfd_open(os.getpid())
     except OSError:
         return -1
-    if _takes_pid_namespace(home) and _comes_back(home):
+    if _takes_pid_namespace() and _comes_back(home):
         return home
     os.close(home)
     return -1
 
 
-def _takes_pid_namespace(home: int) -> bool:
+class Home:
+    """The namespaces that this process comes back to.
+
+    Args:
+        pidfd: from the parent's `find_home`; OWN to hold the own ones open, which lead back once they are left, too.
+        flags: CLONE_NEW* of those that will be left.
+    """
+
+    __slots__ = ("namespaces", "pidfd", "root")
+
+    def __init__(self, pidfd: int, flags: int) -> None:
+        self.pidfd = pidfd
+        self.namespaces: list[tuple[int, int]] = []
+        self.root = -1
+        if pidfd >= 0:
+            return
+        self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for flag, name in NAMESPACES.values():
+            if flags & flag & AND_BACK & ~CLONE_NEWPID:
+                self.namespaces.append((os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag))
+
+    def enter(self) -> None:
+        """Comes back.
+
+        Raises:
+            OSError: that was not possible.
+        """
+        if self.pidfd >= 0:
+            _kernel.setns(self.pidfd, AND_BACK)
+            return
+        for fd, flag in self.namespaces:
+            _kernel.setns(fd, flag)
+            os.close(fd)
+        # setns(2) leads to the root of the mount namespace, which in a chroot is not the one that was left.
+        os.fchdir(self.root)
+        os.chroot(".")
+        os.close(self.root)
+
+
+def way_home(pidfd: int, plan: "SetupPlan") -> "Home | None":
+    """How this process could come back from the namespaces of a plan; None if it needs a worker.
+
+    Args:
+        pidfd: from the parent's `find_home`; OWN for a process that holds its own namespaces open; NONE.
+        plan: what is to be set up.
+    """
+    if pidfd == NONE or not is_possible(plan):
+        return None
+    # A thread can't leave its mount namespace beside others, which would meet our umask besides.
+    if pidfd == OWN and not (programs.is_alone() and _takes_pid_namespace()):
+        return None
+    try:
+        return Home(pidfd, plan.join_flags)
+    except OSError:
+        return None
+
+
+def _takes_pid_namespace() -> bool:
     """Whether a procfs can be told its pid namespace (Linux 6.18)."""
     try:
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
@@ -111,14 +174,17 @@ def is_possible(plan: "SetupPlan") -> bool:
 class Engine:
     """What the steps talk to in place of the channel to an engine in another process.
 
-    Args:
-        on_hooks: called when the moment of the runtime's hooks has come.
-        on_console: takes master and slave of the container's terminal.
+    Nothing is done with what they say before the process is back: paths and imports would lead into the container.
+
+    Attributes:
+        hooks_due: the moment of the runtime's hooks has come.
+        console: master and slave of the container's terminal.
+        home: home directory of the process's user.
     """
 
-    def __init__(self, on_hooks: "Callable[[], None]", on_console: "Callable[[int, int], None]") -> None:
-        self.on_hooks = on_hooks
-        self.on_console = on_console
+    def __init__(self) -> None:
+        self.hooks_due = False
+        self.console: tuple[int, int] | None = None
         self.home: str | None = None
 
     def send(self, message: int, attributes: "Attributes" = (), fds: "Sequence[int]" = ()) -> None:
@@ -126,9 +192,9 @@ class Engine:
         said = Message(message, list(attributes), [])
         if message == _kernel.MSG_CONSOLE:
             master, slave = fds
-            self.on_console(os.dup(master), os.dup(slave))
+            self.console = os.dup(master), os.dup(slave)
         elif message == _kernel.MSG_WORKER_HOOKS:
-            self.on_hooks()
+            self.hooks_due = True
         elif message == _kernel.MSG_WORKER_DONE:
             self.home = said.text(_kernel.ATTR_HOME)
 
@@ -141,14 +207,14 @@ class Engine:
 
 
 def run(
-    plan: "SetupPlan", home: int, on_hooks: "Callable[[], None]", on_console: "Callable[[int, int], None]"
+    plan: "SetupPlan", home: Home, on_hooks: "Callable[[], None]", on_console: "Callable[[int, int], None]"
 ) -> "str | None":
     """Sets the namespaces up.
 
     Args:
         plan: one that `is_possible`.
-        home: from the parent's `find_home`.
-        on_hooks: called when the moment of the runtime's hooks, of which there are none, has come.
+        home: from `way_home`.
+        on_hooks: called if the moment of the runtime's hooks, of which there are none, has come.
         on_console: takes master and slave of the container's terminal.
 
     Returns:
@@ -157,12 +223,19 @@ def run(
     Raises:
         CtrError: a step failed; the process is back.
     """
-    engine = Engine(on_hooks, on_console)
+    if any(request.options.tmpcopyup for request in requests.of_plan(plan)):
+        import ctr_init.tmpcopyup  # noqa: F401
+    engine = Engine()
     setup = Setup(plan, engine, in_pid_namespace=True)
     directory = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     dumpable = _kernel.prctl(PR_GET_DUMPABLE)
     mask = os.umask(0)
     _kernel.prctl(PR_SET_DUMPABLE, 0)
+    # An import behind the container's root would execute the image's code with the host's rights.
+    finders = sys.meta_path[:]
+    sys.meta_path.clear()
+    if trace.recorder is not None:
+        trace.recorder.process = "setup worker"
     try:
         setup.pid_namespace = os.open(f"/proc/{plan.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         steps.execute(setup)
@@ -172,15 +245,22 @@ def run(
         raise SetupError.from_os_error(error, "set up namespaces") from None
     finally:
         _come_back(home, directory)
+        sys.meta_path[:] = finders
+        if trace.recorder is not None:
+            trace.recorder.process = "engine"
         setup.close()
         _kernel.prctl(PR_SET_DUMPABLE, dumpable)
         os.umask(mask)
+        if engine.hooks_due:
+            on_hooks()
+    if engine.console is not None:
+        on_console(*engine.console)
     return engine.home
 
 
-def _come_back(home: int, directory: int) -> None:
+def _come_back(home: Home, directory: int) -> None:
     try:
-        _kernel.setns(home, AND_BACK)
+        home.enter()
         os.fchdir(directory)
         os.close(directory)
     except BaseException:

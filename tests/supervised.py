@@ -1,7 +1,7 @@
 """Runs tests with every `ctrun` served by a supervisor: python -m tests.supervised [PYTEST ARGUMENT…]
 
-The runtime under test (and so that of Docker, Podman and containerd) is a script that runs `ctrun --supervisor=SOCKET`. The
-exit status is pytest's; it is 1 as well when the supervisor did not live through the tests, or served none of them.
+The runtime under test (and so that of Docker, Podman and containerd) is a script that runs `ctrun --supervisor=SOCKET`.
+The exit status is pytest's; it is 1 as well when the supervisor did not live through the tests, or served none of them.
 """
 
 from __future__ import annotations

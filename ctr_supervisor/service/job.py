@@ -74,7 +74,9 @@ PRELOADED = (
     "ctr_supervisor.engine.seccomp",
     "ctr_supervisor.engine.start",
     "ctr_supervisor.service.parents",
+    "ctr_supervisor.process.console",
     "ctr_supervisor.service.requests",
+    "termios",
 )
 
 
@@ -128,9 +130,13 @@ def serve_command(packet: Packet, parent: "ClientParent", report_done: Callable[
     if not parent.handed_over:
         try:
             parent.settle()
-            parent.wire.send("exit", None, status=status)
         except CtrError:
-            # The client is gone, so that nobody is to be told, or has said why it failed, which was told already.
+            # What the client could not do made the command fail, and has been told.
+            pass
+        try:
+            parent.wire.send("exit", None, status=status)
+        except ProtocolError:
+            # The client is gone; there is nobody to be told.
             pass
     return status
 

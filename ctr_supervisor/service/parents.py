@@ -91,7 +91,8 @@ class ClientParent(Parent):
                     self.wire.send("reap", None, pid=answer.get("pid", int, 0))
 
     def wait(self, pid: int) -> int:
-        """Never: it is the client's to wait for."""
+        """Never: it is the client's to wait for, and soon, since the end of a pid namespace waits for it."""
+        self.wire.send("reap", None, pid=pid)
         raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
 
     def check_preserved_fds(self, count: int) -> None:

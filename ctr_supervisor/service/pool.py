@@ -202,6 +202,8 @@ class Pool:
 
     def work(self) -> None:
         """A worker's life."""
+        # So that it can be ended together with the hooks that it runs.
+        os.setpgid(0, 0)
         first = Surroundings()
         for _ in range(REUSE):
             job = self.ends.jobs.receive()

@@ -26,8 +26,9 @@ SIGTERM = 15
 SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
 # What a client tells by its pid, which is not the job's.
 TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
-# Verbs whose job is of no use to anybody when its client is gone.
-ONLY_SHOW = {"events", "features", "help", "list", "ps", "spec", "state"}
+# Verbs whose job ends when its client does: those that only show something, and those that make a process, which is to
+# be the client's child.
+END_WITH_CLIENT = {"create", "events", "exec", "features", "help", "list", "ps", "restore", "run", "spec", "state"}
 
 # Events that nothing shows but the report of the job; the registry sees the others by itself.
 TOLD_BY_JOBS = ("updated",)
@@ -47,11 +48,11 @@ class Job:
         request: what the client asked for.
         connection: None once it is closed, or where nobody asked.
         pid: of the worker, 0 until it has taken the job.
-        only_shows: it may be ended when nobody wants to know any more.
+        ends_with_client: it is ended when its client is gone.
         done: it has said its last word.
     """
 
-    __slots__ = ("connection", "done", "kind", "number", "only_shows", "pid", "request")
+    __slots__ = ("connection", "done", "ends_with_client", "kind", "number", "pid", "request")
 
     def __init__(self, number: int, kind: str, connection: Connection | None, request: Packet) -> None:
         self.number = number
@@ -59,7 +60,7 @@ class Job:
         self.connection = connection
         self.request = request
         self.pid = 0
-        self.only_shows = False
+        self.ends_with_client = False
         self.done = False
 
 
@@ -201,7 +202,7 @@ class Supervisor:
         if packet.type == "taken":
             found.pid = packet.get("pid", int, 0)
             self.jobs_by_pid[found.pid] = found
-            if found.connection is None and found.only_shows:
+            if found.connection is None and found.ends_with_client:
                 self._end_job(found)
         elif packet.type == "answer":
             body = packet.get("body", dict, {})
@@ -263,7 +264,8 @@ class Supervisor:
 
     def _end_job(self, found: Job) -> None:
         try:
-            os.kill(found.pid, SIGTERM)
+            # With its hooks.
+            os.killpg(found.pid, SIGTERM)
         except ProcessLookupError:
             pass
 
@@ -291,7 +293,7 @@ class Supervisor:
         for found in list(self.jobs.values()):
             if found.connection is connection:
                 found.connection = None
-                if found.only_shows and found.pid:
+                if found.ends_with_client and found.pid:
                     self._end_job(found)
 
     def handle(self, connection: Connection, request: Packet) -> None:
@@ -407,7 +409,7 @@ class Supervisor:
         fields = {name: request.body.get(name) for name in ("argv", "env", "umask")}
         started = self.start_job("command", connection, request, **fields)
         self.commands += 1
-        started.only_shows = verb_of(request.texts("argv")) in ONLY_SHOW
+        started.ends_with_client = verb_of(request.texts("argv")) in END_WITH_CLIENT
 
     def reason_to_refuse(self, peer: Peer, request: Packet) -> str:
         """Why a command line can't be run in the client's place; empty when it can."""

@@ -219,6 +219,19 @@ class Registry:
 
         return cancel
 
+    def signal(self, container_id: str, number: int) -> bool:
+        """Sends a signal to the init process; whether there was one to take it. See `describe`."""
+        entry = self._find(container_id)
+        if entry.pidfd.number < 0 and not entry.ended:
+            self._hold(entry, must=True)
+        if entry.pidfd.number < 0:
+            return False
+        try:
+            _kernel.pidfd_send_signal(entry.pidfd.number, number)
+        except OSError:
+            return False
+        return True
+
     # -- what happens
 
     def tell_at_once(self, live: bool) -> None:

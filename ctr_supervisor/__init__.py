@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WrongState,
     )
     from ctr_supervisor.api import types
+    from ctr_supervisor.api.client import Supervisor, connect
     from ctr_supervisor.api.container import Container
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
     from ctr_supervisor.api.direct import create, load
@@ -64,8 +65,10 @@ __all__ = [
     "RestoreOptions",
     "SetupError",
     "StateError",
+    "Supervisor",
     "UsageError",
     "WrongState",
+    "connect",
     "create",
     "list",
     "load",
@@ -76,6 +79,7 @@ __all__ = [
 # its names are found when somebody asks for them (PEP 562).
 _PLACES = {
     "api.types": (),
+    "api.client": ("Supervisor", "connect"),
     "api.container": ("Container",),
     "api.criu": ("CheckpointOptions", "RestoreOptions"),
     "api.direct": ("create", "list", "load"),

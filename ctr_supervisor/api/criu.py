@@ -5,6 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# What is just switched on, by the names that CRIU, the command line and the protocol have for it.
+SWITCHES = (
+    "leave_running",
+    "tcp_established",
+    "tcp_skip_in_flight",
+    "tcp_close",
+    "link_remap",
+    "ext_unix_sk",
+    "shell_job",
+    "lazy_pages",
+    "file_locks",
+    "auto_dedup",
+)
+
 
 @dataclass(slots=True)
 class CriuOptions:
@@ -14,6 +28,7 @@ class CriuOptions:
         image_path: folder of the images; made where it is missing.
         work_path: folder of CRIU's log and sockets; "" for one in the state directory.
         tcp_established: allow open TCP connections.
+        tcp_close: give open TCP connections up.
         ext_unix_sk: allow unix sockets whose other end is outside.
         shell_job: allow a terminal that comes from outside.
         file_locks: keep file locks.
@@ -27,6 +42,7 @@ class CriuOptions:
     image_path: str
     work_path: str = ""
     tcp_established: bool = False
+    tcp_close: bool = False
     ext_unix_sk: bool = False
     shell_job: bool = False
     file_locks: bool = False
@@ -43,6 +59,8 @@ class CheckpointOptions(CriuOptions):
 
     Attributes:
         leave_running: the container goes on afterwards.
+        tcp_skip_in_flight: leave out TCP connections that are being set up.
+        link_remap: keep deleted files that have another name left.
         parent_path: folder of an earlier pre-dump, relative to image_path.
         page_server: (address, port) that the pages are sent to.
         status_fd: gets a zero byte when the pages of a lazy checkpoint can be fetched. In-process only.
@@ -50,6 +68,8 @@ class CheckpointOptions(CriuOptions):
     """
 
     leave_running: bool = False
+    tcp_skip_in_flight: bool = False
+    link_remap: bool = False
     parent_path: str = ""
     page_server: tuple[str, int] | None = None
     status_fd: int = -1

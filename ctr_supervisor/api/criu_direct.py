@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctr_common.errors import ConfigError
 from ctr_common.spec.namespaces import NAMESPACES
+from ctr_supervisor.api.criu import SWITCHES
 from ctr_supervisor.engine import checkpoint as checkpointing
 from ctr_supervisor.engine import criu_options
 
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from ctr_supervisor.api.criu import CheckpointOptions, CriuOptions
     from ctr_supervisor.api.types import Stats
     from ctr_supervisor.engine.container import Container
-
-# What is just switched on, by the names that both sides have for it.
-SWITCHES = ("tcp_established", "ext_unix_sk", "shell_job", "file_locks", "lazy_pages", "auto_dedup", "leave_running")
 
 
 def common(options: CriuOptions) -> dict[str, Any]:

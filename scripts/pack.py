@@ -23,6 +23,7 @@ ROOTS = (
     *(f"ctr_supervisor.{room}.{verb}" for room in ("cli", "engine") for verb in VERBS),
     "ctr_common.spec.validate_linux",
     "ctr_common.spec.validate_process",
+    "ctr_init.inside",
     "ctr_init.plan",
     "ctr_init.worker",
     "ctr_supervisor.cgroups.v1",

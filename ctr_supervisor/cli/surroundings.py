@@ -71,6 +71,7 @@ class Surroundings:
             rootless: "true", "false" or "auto".
         """
         from ctr_supervisor.engine.runtime import Runtime
+        from ctr_supervisor.process.parent import OWN_HOME, Parent
 
         return Runtime(
             self.root,
@@ -79,7 +80,7 @@ class Surroundings:
             criu=self.criu,
             debug=self.debug,
             log=self.log.write,
-            parent=self.parent,
+            parent=self.parent or Parent(home=OWN_HOME),
         )
 
     def rootless_choice(self) -> str:

@@ -402,15 +402,12 @@ class Creation:
             The home directory of the process's user, if the container's /etc/passwd knows it.
         """
         from ctr_common.channel import Channel
-        from ctr_init import worker
+        from ctr_init import inside, worker
 
         plan = self.plan(launched.pid, launched.pidfd.fileno())
-        way_back = self.runtime.parent.home
-        if way_back >= 0:
-            from ctr_init import inside
-
-            if inside.is_possible(plan):
-                return inside.run(plan, way_back, self.run_runtime_hooks, self.take_terminal)
+        way_home = inside.way_home(self.runtime.parent.home, plan)
+        if way_home is not None:
+            return inside.run(plan, way_home, self.run_runtime_hooks, self.take_terminal)
         with trace.span("fork worker"):
             self.worker = worker.start(plan)
         with Channel(self.worker.fd, "setup worker") as channel:
@@ -536,7 +533,7 @@ class Creation:
 
 def import_worker() -> None:
     """Imports what the setup worker will need when it is forked: a third of all imports, which so cost no time."""
-    from ctr_init import plan, worker  # noqa: F401
+    from ctr_init import inside, plan, worker  # noqa: F401
 
 
 def namespace_paths(pid: int) -> "dict[str, str]":

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
             """Serves the process until it ends; its exit status, or None where somebody else sees to its end."""
 
 
+# For a process that does nothing else but a command: should it not come back, it ends.
+OWN_HOME = -2
 FIRST_FREE_FD = 3
 FD_CLOEXEC = 1
 F_GETFD = 1
@@ -37,8 +39,8 @@ class Parent:
 
     Args:
         stdio: fds that become stdin, stdout and stderr of the container process.
-        home: pidfd of a process that leads back from a container's namespaces (ctr_init/inside.py); -1 for none, then
-            a worker is forked for what has to be done there.
+        home: pidfd of a process that leads back from a container's namespaces (ctr_init/inside.py); OWN_HOME for a
+            process that may go there by itself; -1 for none, then a worker is forked for what has to be done there.
     """
 
     __slots__ = ("home", "stdio")

@@ -446,6 +446,7 @@ bool session_run(const struct options *options, const char *socket_path, char **
         else if (!handle(&session, &packet))
             return false;
     }
+    reap_stage0(&session);
     *status = session.status;
     return true;
 }

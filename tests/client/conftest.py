@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def start(binary: Path, supervisor: Supervisor) -> Iterator[Callable[..., Client
     """Factory of clients that use the supervisor, unless they are told otherwise."""
     with ExitStack() as stack:
 
-        def make(*arguments: str | Path, **options: object) -> Client:
+        def make(*arguments: str | Path, **options: Any) -> Client:
             options.setdefault("supervisor", supervisor.path)
             return stack.enter_context(Client(binary, arguments, **options))
 

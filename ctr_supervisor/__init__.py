@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         UsageError,
         WrongState,
     )
-    from ctr_supervisor.api import types
+    from ctr_supervisor.api import aio, types
     from ctr_supervisor.api.client import Supervisor, connect
     from ctr_supervisor.api.container import Container
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
@@ -68,6 +68,7 @@ __all__ = [
     "Supervisor",
     "UsageError",
     "WrongState",
+    "aio",
     "connect",
     "create",
     "list",
@@ -78,6 +79,7 @@ __all__ = [
 # Every import of the command line comes through this file. What the API needs costs more than a whole `ctrun run`, so
 # its names are found when somebody asks for them (PEP 562).
 _PLACES = {
+    "api.aio": (),
     "api.types": (),
     "api.client": ("Supervisor", "connect"),
     "api.container": ("Container",),

@@ -295,12 +295,17 @@ class DirectContainer(Container):
         return None if container.is_alive() else self._status_of(container)
 
     def _status_of(self, container: containers.Container) -> int | None:
-        if self._init is not None:
-            try:
-                return self._init.poll()
-            except (WrongState, ValueError):
-                pass  # somebody else has reaped it, or it was closed
-        return ends.written_down(container.directory.path)
+        status = self._own_status()
+        return ends.written_down(container.directory.path) if status is None else status
+
+    def _own_status(self) -> int | None:
+        """How an init process that was started here has ended; reaps it. None where that is not to be known here."""
+        try:
+            if self._init is not None and ends.wait_until(self._init.pidfd, 0):
+                return self._init.handle.status()
+        except (WrongState, ValueError):
+            pass  # somebody else has reaped it, or its handle was closed
+        return None
 
     # -- its life
 
@@ -436,25 +441,46 @@ class DirectContainer(Container):
             process.signal("KILL")
         except CtrError:
             pass
-        process.wait(KILL_TIMEOUT)
+        ends.wait(process.handle, KILL_TIMEOUT, "the init process")
 
     def wait(self, timeout: float | None = None) -> int | None:
         """See the base."""
-        if self._init is not None:
-            try:
-                return self._init.wait(timeout)
-            except ValueError:
-                pass  # its handle was closed; it is like any other container
+        pidfd = self.pidfd()
+        if pidfd is None:
+            return self.end_of(-1)
+        with pidfd:
+            if not ends.wait_until(pidfd.fileno(), timeout):
+                raise TimeoutError(f"container {self._id} still runs after {timeout:g} seconds")
+            return self.end_of(pidfd.fileno())
+
+    def pidfd(self) -> Fd | None:
+        """A pidfd of the init process, of the caller's own; None when it has ended and was reaped.
+
+        Raises:
+            WrongState: there was never one.
+        """
+        try:
+            if self._init is not None:
+                return Fd(os.dup(self._init.pidfd))
+        except ValueError:
+            pass  # its handle was closed; it is like any other container
         container = self.engine()
         if not container.pid:
             raise WrongState("the container was never started")
-        pidfd = container.open_pidfd()
-        if pidfd is None:
-            return ends.written_down(container.directory.path)
-        with Fd(pidfd):
-            if not ends.wait_until(pidfd, timeout):
-                raise TimeoutError(f"container {self._id} still runs after {timeout:g} seconds")
-            return ends.status_of_other(pidfd, container.directory.path)
+        found = container.open_pidfd()
+        return None if found is None else Fd(found)
+
+    def end_of(self, pidfd: int) -> int | None:
+        """The exit status of the init process, which has ended; None where nobody knows it.
+
+        Args:
+            pidfd: from `pidfd`; -1 for none.
+        """
+        status = self._own_status()
+        path = f"{self._root}/{self._id}"
+        if status is None:
+            status = ends.status_of_other(pidfd, path) if pidfd >= 0 else ends.written_down(path)
+        return status
 
     def signal(self, signal: int | str, *, all: bool = False) -> None:
         """See the base."""
@@ -487,11 +513,7 @@ class DirectContainer(Container):
         except ContainerNotFound:
             if not force:
                 raise
-        if self._init is not None:
-            try:
-                self._init.poll()
-            except (WrongState, ValueError):
-                pass  # somebody else has reaped it, or it was closed
+        self._own_status()
 
     def _destroy(self, force: bool) -> None:
         from ctr_supervisor.engine import delete

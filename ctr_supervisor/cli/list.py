@@ -26,6 +26,7 @@ Lists the containers that were made with the same global option "--root".
     ),
 )
 
+FORMATS = ("table", "json")
 COLUMNS = ("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")
 # Those of runc, which scripts cut at: a column is at least 12 wide, and 3 wider than its longest cell.
 WIDTH_MINIMUM = 12
@@ -37,17 +38,28 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     from ctr_supervisor.engine import list as engine
 
     containers = engine.list_containers(surroundings.runtime())
-    if arguments.boolean("quiet"):
-        output.write("".join(f"{container['id']}\n" for container in containers))
-        return 0
-    form = arguments.string("format")
-    if form == "table":
-        output.write(table(containers))
-    elif form == "json":
-        output.write_json(containers or None)
-    else:
-        raise UsageError("invalid format option")
+    output.write(render(containers, arguments.boolean("quiet"), arguments.string("format")))
     return 0
+
+
+def render(containers: "list[dict[str, Any]]", quiet: bool, form: str) -> str:
+    """The containers as text.
+
+    Args:
+        containers: as from the engine.
+        quiet: ids only.
+        form: one of FORMATS.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if quiet:
+        return "".join(f"{container['id']}\n" for container in containers)
+    if form == "table":
+        return table(containers)
+    if form == "json":
+        return output.as_json(containers or None)
+    raise UsageError("invalid format option")
 
 
 def table(containers: "list[dict[str, Any]]") -> str:

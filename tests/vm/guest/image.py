@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -185,8 +186,8 @@ def image(directory: Path) -> Image:
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-exclude=/usr/share/man/*",
         "--dpkgopt=path-exclude=/usr/share/locale/*",
-        f'--customize-hook=cp -r {overlay}/. "$1"',
-        f'--customize-hook=cd "$1" && sh {setup}',
+        f'--customize-hook=cp -r {shlex.quote(str(overlay))}/. "$1"',
+        f'--customize-hook=cd "$1" && sh {shlex.quote(str(setup))}',
     )
     shutil.rmtree(overlay)
     for link, to in (("vmlinuz", made.kernel), ("initrd.img", made.initrd)):

@@ -19,8 +19,18 @@ exec chroot "$2" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root PIP_NO_IND
 """
 
 
+# What is made in a checkout, and made anew in the guest's.
+MADE = {".git", ".venv", "build", "dist", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+
+
 def _files(checkout: Path) -> list[str]:
-    """Every file of the checkout that git knows or would take."""
+    """Every file of the checkout that git knows or would take; of a tree without git, all that was not made in it."""
+    if not (checkout / ".git").exists():
+        found = []
+        for directory, below, names in os.walk(checkout):
+            below[:] = [each for each in below if each not in MADE]
+            found += [os.path.relpath(f"{directory}/{name}", checkout) for name in names if not name.endswith(".so")]
+        return found
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=checkout,

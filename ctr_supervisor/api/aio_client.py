@@ -17,10 +17,11 @@ from ctr_common.fd import Fd
 from ctr_common.wire import ERROR, Packet, Wire
 from ctr_supervisor.api import direct, ends, operations
 from ctr_supervisor.api.aio_base import Container, EventStream, Notification, Process, done
-from ctr_supervisor.api.client import HELLO_TIMEOUT, event_of, open_wire
+from ctr_supervisor.api.connection import HELLO_TIMEOUT, open_wire
 from ctr_supervisor.api.container import checkpoint_options, restore_options
 from ctr_supervisor.api.events import FINAL, Event
 from ctr_supervisor.api.operations import Ask, Made, Operations
+from ctr_supervisor.api.supervised import event_of
 
 if TYPE_CHECKING:
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions

@@ -14,6 +14,7 @@ from ctr_supervisor.api.events import Event
 
 if TYPE_CHECKING:
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
+    from ctr_supervisor.api.direct_container import DirectContainer as BlockingDirect
     from ctr_supervisor.api.types import Config, ContainerState, Network, PressureLevel, Resources, Stats, Status
 
 
@@ -103,7 +104,7 @@ class DirectContainer(Container):
 
     async def wait(self, timeout: float | None = None) -> int | None:
         """See the base."""
-        container = cast("direct.DirectContainer", self._container)
+        container = cast("BlockingDirect", self._container)
         pidfd = await asyncio.to_thread(container.pidfd)
         if pidfd is not None:
             with pidfd:

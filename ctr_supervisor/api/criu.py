@@ -27,6 +27,7 @@ class CriuOptions:
     Attributes:
         image_path: folder of the images; made where it is missing.
         work_path: folder of CRIU's log and sockets; "" for one in the state directory.
+        criu_path: the binary; "" for the one on PATH. In-process only.
         tcp_established: allow open TCP connections.
         tcp_close: give open TCP connections up.
         ext_unix_sk: allow unix sockets whose other end is outside.
@@ -41,6 +42,7 @@ class CriuOptions:
 
     image_path: str
     work_path: str = ""
+    criu_path: str = ""
     tcp_established: bool = False
     tcp_close: bool = False
     ext_unix_sk: bool = False

@@ -9,11 +9,17 @@ from ctr_common.spec.namespaces import NAMESPACES
 from ctr_supervisor.api.criu import SWITCHES
 from ctr_supervisor.engine import checkpoint as checkpointing
 from ctr_supervisor.engine import criu_options
+from ctr_supervisor.engine import restore as restoring
 
 if TYPE_CHECKING:
-    from ctr_supervisor.api.criu import CheckpointOptions, CriuOptions
+    from ctr_common.spec.types import Config
+    from ctr_supervisor.api.criu import CheckpointOptions, CriuOptions, RestoreOptions
+    from ctr_supervisor.api.making import KeptStateDir
     from ctr_supervisor.api.types import Stats
     from ctr_supervisor.engine.container import Container
+    from ctr_supervisor.engine.create import Created
+    from ctr_supervisor.engine.options import CreateOptions
+    from ctr_supervisor.engine.runtime import Runtime
 
 
 def common(options: CriuOptions) -> dict[str, Any]:
@@ -47,4 +53,36 @@ def checkpoint(container: Container, options: CheckpointOptions, *, pre_dump: bo
         status_fd=options.status_fd,
         ghost_limit=options.ghost_limit,
     )
+    container.runtime.criu = options.criu_path
     return checkpointing.checkpoint(container.runtime, container.id, wanted)
+
+
+def restore(
+    runtime: Runtime,
+    directory: KeptStateDir,
+    config: Config,
+    bundle: str,
+    options: CreateOptions,
+    wanted: RestoreOptions,
+) -> Created:
+    """Makes the init process from images; see `Container.restore`.
+
+    It becomes the child of this program's subreaper: to adopt it would adopt every other orphan below, too.
+
+    Args:
+        directory: its lock is held.
+        config: with a process.
+    """
+    from ctr_supervisor.engine import criu_images
+
+    flags = criu_options.RestoreOptions(
+        **common(wanted), lsm_profile=wanted.lsm_profile, lsm_mount_context=wanted.lsm_mount_context
+    )
+    runtime.criu = wanted.criu_path
+    criu_images.open_images(flags.image_path).close()
+    restoration = restoring.Restoration(runtime, directory, config, bundle, options, flags, None)
+    try:
+        return restoration.restore(adopt=False)
+    except BaseException:
+        restoration.undo()
+        raise

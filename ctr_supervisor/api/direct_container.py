@@ -1,0 +1,485 @@
+"""A container of this very program: the engine runs in it, and it is the parent of its processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from ctr_common import fastjson
+from ctr_common.errors import ContainerNotFound, CtrError, WrongState
+from ctr_common.fd import Fd
+from ctr_common.spec import load as spec_load
+from ctr_common.spec import schema, validate
+from ctr_supervisor.api import ends
+from ctr_supervisor.api.container import Container, checkpoint_options, restore_options
+from ctr_supervisor.api.events import DirectEvents, EventStream
+from ctr_supervisor.api.making import KeptStateDir, Making, ProgramParent, give_size
+from ctr_supervisor.api.notifications import Notification
+from ctr_supervisor.api.stdio import DEVNULL, Console, Streams, fds_of
+from ctr_supervisor.engine import container as containers
+from ctr_supervisor.engine import create as creation
+from ctr_supervisor.engine import exec as executing
+from ctr_supervisor.engine.container import PENDING
+from ctr_supervisor.engine.launch import KILL_TIMEOUT
+from ctr_supervisor.engine.options import CreateOptions, ExecOptions, check_terminal
+from ctr_supervisor.engine.runtime import Runtime
+
+if TYPE_CHECKING:
+    from ctr_common.spec import types as spec_types
+    from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
+    from ctr_supervisor.api.process import Process
+    from ctr_supervisor.api.types import Config, ContainerState, PressureLevel, Resources, Stats, Status
+
+logger = logging.getLogger("ctr_supervisor")
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+@contextmanager
+def errors_of_the_tree() -> Iterator[None]:
+    """Makes a CtrError of what the system says."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise CtrError.from_os_error(error) from error
+
+
+def runtime_for(
+    root: str, parent: ProgramParent | None = None, *, systemd_cgroup: bool = False, criu: str = ""
+) -> Runtime:
+    """The engine's surroundings; its log lines go to the logger `ctr_supervisor`."""
+    return Runtime(
+        root,
+        systemd_cgroup=systemd_cgroup,
+        criu=criu,
+        parent=parent or ProgramParent((0, 1, 2)),
+        debug=logger.isEnabledFor(logging.DEBUG),
+        log=lambda level, line: logger.log(LEVELS.get(level, logging.INFO), "%s", line),
+    )
+
+
+class _Executing(executing.Execution):
+    """An exec whose terminal has the size that the caller asks for, not that of our own terminal."""
+
+    def take_console(self, master: int) -> None:
+        """Where the master of the process's pty belongs."""
+        super().take_console(master)
+        give_size(self.console_master, self.process)
+
+
+class DirectContainer(Container):
+    """A container whose engine is this program.
+
+    Args:
+        root: state root, absolute.
+        id: of a container that is there.
+    """
+
+    def __init__(self, root: str, id: str) -> None:
+        self._root = root
+        self._id = id
+        self._init: Process | None = None
+        self._identity = self._look()
+
+    def _look(self) -> tuple[int, int]:
+        """What tells the state directory from another one that gets the same name later."""
+        try:
+            found = os.stat(f"{self._root}/{self._id}", follow_symlinks=False)
+        except FileNotFoundError:
+            raise ContainerNotFound("container does not exist") from None
+        return found.st_dev, found.st_ino
+
+    def engine(self, runtime: Runtime | None = None) -> containers.Container:
+        """The container as the engine sees it at this moment.
+
+        Raises:
+            ContainerNotFound: it is gone, or another one has its id.
+        """
+        found = containers.load(runtime or runtime_for(self._root), self._id)
+        if self._look() != self._identity:
+            raise ContainerNotFound("container does not exist any more; another one has its id")
+        return found
+
+    # -- what it is
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self._id
+
+    @property
+    def status(self) -> Status:
+        """See the base."""
+        return cast("Status", self.engine().status())
+
+    @property
+    def state(self) -> ContainerState:
+        """See the base."""
+        from ctr_supervisor.engine.list import owner_of
+        from ctr_supervisor.engine.state import describe
+
+        container = self.engine()
+        described: Any = describe(container)
+        with errors_of_the_tree():
+            described["owner"] = owner_of(container.directory.path)
+        if described["status"] == containers.STOPPED:
+            status = self._status_of(container)
+            if status is not None:
+                described["exit_status"] = status
+        state: ContainerState = described
+        return state
+
+    @property
+    def config(self) -> Config:
+        """See the base."""
+        return self.engine().config
+
+    @property
+    def pid(self) -> int:
+        """See the base."""
+        container = self.engine()
+        return container.pid if container.is_alive() else 0
+
+    @property
+    def exit_status(self) -> int | None:
+        """See the base."""
+        container = self.engine()
+        return None if container.is_alive() else self._status_of(container)
+
+    def _status_of(self, container: containers.Container) -> int | None:
+        status = self._own_status()
+        return ends.written_down(container.directory.path) if status is None else status
+
+    def _own_status(self) -> int | None:
+        """How an init process that was started here has ended; reaps it. None where that is not to be known here."""
+        try:
+            if self._init is not None and ends.wait_until(self._init.pidfd, 0):
+                return self._init.handle.status()
+        except (WrongState, ValueError):
+            pass  # somebody else has reaped it, or its handle was closed
+        return None
+
+    # -- its life
+
+    def start(self, process: Process) -> Process:
+        """See the base."""
+        process.claim()
+        try:
+            with errors_of_the_tree():
+                ends.bury_abandoned()
+                if process.init:
+                    self._start_init(process)
+                else:
+                    self._start_other(process)
+        except BaseException:
+            process.disclaim()
+            raise
+        return process
+
+    def _streams(self, process: Process, terminal: bool) -> Streams:
+        return Streams((DEVNULL, DEVNULL, DEVNULL) if terminal else process.wanted_streams)
+
+    def _start_init(self, process: Process, images: RestoreOptions | None = None) -> None:
+        directory = KeptStateDir(self._root, self._id)
+        directory.lock()
+        try:
+            config, state = self._pending(directory)
+            spec = process.described(
+                config.get("process"), lambda: os.open(state["rootfs"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            )
+            whole: Any = {**config, "process": spec}
+            streams = self._streams(process, bool(spec.get("terminal")))
+            try:
+                directory.before = (config, state)
+                created = self._make(directory, process, spec_load.config_of(whole), streams, images)
+                status_directory = Fd(os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            except BaseException:
+                streams.close()
+                raise
+        finally:
+            directory.unlock()
+        streams.handed_over()
+        pid, pidfd = created.launched.pid, Fd(created.launched.pidfd.take())
+        handle: ends.Handle
+        if images is None:
+            handle = ends.Child(pid, pidfd, status_directory)
+        else:
+            status_directory.close()
+            handle = ends.Foreign(pid, pidfd, directory.path)
+        process.started(handle, streams.files(), self._console(created.console_master))
+        self._init = process
+        created.close()
+
+    def _pending(self, directory: KeptStateDir) -> tuple[Config, dict[str, Any]]:
+        """Configuration and state of a container that waits for its init process; the caller holds the lock.
+
+        Raises:
+            WrongState: it has one, or had.
+        """
+        container = self.engine()
+        if container.pid or PENDING not in container.state:
+            raise WrongState("container already has an init process")
+        state = {name: value for name, value in container.state.items() if name != "version"}
+        return container.config, state
+
+    def _make(
+        self,
+        directory: KeptStateDir,
+        process: Process,
+        whole: Config,
+        streams: Streams,
+        images: RestoreOptions | None,
+    ) -> creation.Created:
+        assert directory.before is not None
+        _, state = directory.before
+        pending, bundle = state[PENDING], state["bundle"]
+        extra = fds_of(process.extra_files)
+        options = CreateOptions(
+            console_socket=process.console_socket,
+            detach=bool(process.console_socket),
+            no_pivot=pending["no_pivot"],
+            no_new_keyring=pending["no_new_keyring"],
+            preserve_fds=len(extra),
+            networks=pending["networks"],
+        )
+        check_terminal(whole["process"], options)
+        parent = ProgramParent(streams.child, extra)
+        runtime = runtime_for(self._root, parent, systemd_cgroup=pending["systemd_cgroup"])
+        for warning in validate.check(whole, bundle, rootless=runtime.rootless_euid):
+            runtime.warn(warning)
+        if images is not None:
+            from ctr_supervisor.api import criu_direct
+
+            return criu_direct.restore(runtime, directory, whole, bundle, options, images)
+        making = Making(runtime, directory, whole, bundle, options)
+        try:
+            return making.run()
+        except BaseException:
+            making.undo()
+            raise
+
+    def _start_other(self, process: Process) -> None:
+        container = self.engine()
+        root = f"/proc/{container.pid}/root"
+        spec = process.described(
+            container.config.get("process"), lambda: os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        )
+        data = fastjson.dumps(spec).encode("utf-8", "surrogateescape")
+        checked: spec_types.Process = spec_load.parse(data, schema.PROCESS, "process")
+        extra = fds_of(process.extra_files)
+        options = ExecOptions(
+            console_socket=process.console_socket,
+            detach=bool(process.console_socket),
+            preserve_fds=len(extra),
+            ignore_paused=process.ignore_paused,
+            cgroup=process.cgroup,
+        )
+        streams = self._streams(process, bool(checked.get("terminal")))
+        try:
+            container.runtime.parent = ProgramParent(streams.child, extra)
+            executing.check(container, checked, options)
+            execution = _Executing(container, checked, options)
+            launched = execution.begin()
+        except BaseException:
+            streams.close()
+            raise
+        streams.handed_over()
+        child = ends.Child(launched.pid, Fd(launched.pidfd.take()))
+        process.started(child, streams.files(), self._console(execution.console_master))
+        execution.close()
+
+    def _console(self, master: Fd) -> Console | None:
+        return Console(master.take()) if master.number >= 0 else None
+
+    def exec(self) -> None:
+        """See the base."""
+        from ctr_supervisor.engine import start
+
+        with errors_of_the_tree():
+            self.engine()
+            start.start(runtime_for(self._root), self._id)
+
+    def _abandon(self, process: Process) -> None:
+        """See the base."""
+        try:
+            process.signal("KILL")
+        except CtrError:
+            pass
+        ends.wait(process.handle, KILL_TIMEOUT, "the init process")
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """See the base."""
+        pidfd = self.pidfd()
+        if pidfd is None:
+            return self.end_of(-1)
+        with pidfd:
+            if not ends.wait_until(pidfd.fileno(), timeout):
+                raise TimeoutError(f"container {self._id} still runs after {timeout:g} seconds")
+            return self.end_of(pidfd.fileno())
+
+    def pidfd(self) -> Fd | None:
+        """A pidfd of the init process, of the caller's own; None when it has ended and was reaped.
+
+        Raises:
+            WrongState: there was never one.
+        """
+        try:
+            if self._init is not None:
+                return Fd(os.dup(self._init.pidfd))
+        except ValueError:
+            pass  # its handle was closed; it is like any other container
+        container = self.engine()
+        if not container.pid:
+            raise WrongState("the container was never started")
+        found = container.open_pidfd()
+        return None if found is None else Fd(found)
+
+    def end_of(self, pidfd: int) -> int | None:
+        """The exit status of the init process, which has ended; None where nobody knows it.
+
+        Args:
+            pidfd: from `pidfd`; -1 for none.
+        """
+        status = self._own_status()
+        path = f"{self._root}/{self._id}"
+        if status is None:
+            status = ends.status_of_other(pidfd, path) if pidfd >= 0 else ends.written_down(path)
+        return status
+
+    def signal(self, signal: int | str, *, all: bool = False) -> None:
+        """See the base."""
+        from ctr_supervisor.engine import kill
+
+        number = ends.signal_number(signal)
+        with errors_of_the_tree():
+            container = self.engine()
+            kill.kill(container.runtime, self._id, number, all=all)
+
+    def pause(self) -> None:
+        """See the base."""
+        from ctr_supervisor.engine import pause
+
+        with errors_of_the_tree():
+            pause.pause(self.engine().runtime, self._id)
+
+    def resume(self) -> None:
+        """See the base."""
+        from ctr_supervisor.engine import pause
+
+        with errors_of_the_tree():
+            pause.resume(self.engine().runtime, self._id)
+
+    def destroy(self, *, force: bool = False) -> None:
+        """See the base."""
+        try:
+            with errors_of_the_tree():
+                self._destroy(force)
+        except ContainerNotFound:
+            if not force:
+                raise
+        self._own_status()
+
+    def _destroy(self, force: bool) -> None:
+        from ctr_supervisor.engine import delete
+
+        container = self.engine()
+        # The lock before everything else: what somebody is making is finished, and then it is known what there is.
+        container.directory.lock()
+        try:
+            container = self._with_lock_of(container)
+            status = container.status()
+            if status in (containers.RUNNING, containers.PAUSED) and not force:
+                raise WrongState(f"cannot delete container {self._id} that is not stopped: {status}")
+            if status != containers.STOPPED:
+                delete.end(container)
+            delete.destroy(container)
+        finally:
+            container.directory.unlock()
+
+    def _with_lock_of(self, container: containers.Container) -> containers.Container:
+        """The container as it is now, with the lock that the older view of it holds."""
+        now = self.engine(container.runtime)
+        return containers.Container(container.runtime, container.directory, now.state)
+
+    # -- limits and figures
+
+    def set(self, resources: Resources, *, l3_cache_schema: str = "", mem_bw_schema: str = "") -> None:
+        """See the base."""
+        from ctr_supervisor.engine import update
+
+        data = fastjson.dumps(dict(resources)).encode("utf-8", "surrogateescape")
+        changes: Resources = spec_load.parse(data, schema.RESOURCES, "resources")
+        with errors_of_the_tree():
+            runtime = self.engine().runtime
+            update.update(runtime, self._id, changes, l3_cache=l3_cache_schema, mem_bw=mem_bw_schema)
+
+    def stats(self) -> Stats:
+        """See the base."""
+        from ctr_supervisor.engine import stats
+
+        with errors_of_the_tree():
+            return stats.stats(self.engine().runtime, self._id)
+
+    def processes(self) -> list[int]:
+        """See the base."""
+        from ctr_supervisor.engine import ps
+
+        with errors_of_the_tree():
+            container = self.engine()
+            return ps.pids(container.runtime, self._id) if container.state.get("cgroup_paths") else []
+
+    # -- what happens to it
+
+    def events(self, interval: float | None = None) -> EventStream:
+        """See the base."""
+        return DirectEvents(self.engine, interval)
+
+    def _living(self) -> containers.Container:
+        container = self.engine()
+        if container.status() == containers.STOPPED:
+            raise WrongState("container not running")
+        return container
+
+    def notify_oom(self) -> Notification:
+        """See the base."""
+        from ctr_supervisor.engine import notify
+
+        return Notification(notify.notify_oom(self._living()))
+
+    def notify_memory_pressure(self, level: PressureLevel = "low") -> Notification:
+        """See the base."""
+        from ctr_supervisor.engine import notify
+
+        return Notification(notify.notify_memory_pressure(self._living(), level))
+
+    # -- checkpoint and restore
+
+    def checkpoint(self, options: CheckpointOptions | str) -> Stats:
+        """See the base."""
+        from ctr_supervisor.api import criu_direct
+
+        return criu_direct.checkpoint(self.engine(), checkpoint_options(options))
+
+    def pre_dump(self, options: CheckpointOptions | str) -> Stats:
+        """See the base."""
+        from ctr_supervisor.api import criu_direct
+
+        return criu_direct.checkpoint(self.engine(), checkpoint_options(options), pre_dump=True)
+
+    def restore(self, process: Process, options: RestoreOptions | str) -> Process:
+        """See the base."""
+        wanted = restore_options(options, process)
+        process.claim()
+        try:
+            with errors_of_the_tree():
+                ends.bury_abandoned()
+                self._start_init(process, wanted)
+        except BaseException:
+            process.disclaim()
+            raise
+        return process

@@ -215,6 +215,33 @@ class Connection:
         for callback in list(self.when_ready):
             callback()
 
+    def export(self, keep: Callable[[int], int]) -> dict[str, Any]:
+        """What another program needs to go on with it, for `restore`.
+
+        Args:
+            keep: told of every fd that the other program is to have.
+        """
+        return {
+            "fd": keep(self.wire.fileno()),
+            "client": self.client,
+            "greeted": self.greeted,
+            "given": self.given,
+            "waiting": [
+                [kind, {name: keep(fd) for name, fd in fds.items()}, fields] for kind, fds, fields in self._waiting
+            ],
+            "subscriptions": [[seq, one.container_id, *one.backlog] for seq, one in self.subscriptions.items()],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Goes on where the connection with that `export` was; its subscriptions are the caller's to make."""
+        self.client = saved["client"]
+        self.greeted = saved["greeted"]
+        self._waiting.extend((kind, fds, fields) for kind, fds, fields in saved["waiting"])
+        if saved["given"]:
+            self.give()
+        elif self._waiting:
+            self.loop.change(self.wire.fileno(), READABLE | WRITABLE | HUNG_UP)
+
     def close(self) -> None:
         """Ends it; does nothing the second time."""
         if self.closed:

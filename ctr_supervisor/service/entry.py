@@ -27,6 +27,7 @@ class Entry:
 
     Args:
         directory: its state directory.
+        gone: it may be gone already.
 
     Attributes:
         identity: device and inode of the directory: another one of the same name is another container.
@@ -66,11 +67,16 @@ class Entry:
         "watch",
     )
 
-    def __init__(self, directory: StateDir) -> None:
+    def __init__(self, directory: StateDir, *, gone: bool = False) -> None:
         self.directory = directory
         self.id = directory.container_id
-        found = os.stat(directory.path, follow_symlinks=False)
-        self.identity = (found.st_dev, found.st_ino)
+        try:
+            found = os.stat(directory.path, follow_symlinks=False)
+            self.identity = (found.st_dev, found.st_ino)
+        except FileNotFoundError:
+            if not gone:
+                raise
+            self.identity = (0, 0)
         self.state: dict[str, Any] = {}
         self.problem: CtrError | None = None
         self.watch = -1

@@ -88,19 +88,31 @@ class Hub:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def subscribe(self, deliver: Deliver, container_id: str = "") -> Subscription:
+    def subscribe(self, deliver: Deliver, container_id: str = "", *, later: bool = False) -> Subscription:
         """Starts to tell somebody of what happens from now on.
 
         Args:
             deliver, container_id: see `Subscription`.
+            later: more subscribers follow who are to hear the same; `resume` begins for all of them.
         """
-        if not self._subscriptions:
+        if not self._subscriptions and not later:
             self.registry.tell_at_once(True)
         self._subscriptions.append(made := Subscription(deliver, container_id))
-        for live_id, paths in self.registry.live():
-            if made.wants(live_id):
-                self._watch_oom(live_id, paths)
+        if not later:
+            self._watch_ooms()
         return made
+
+    def resume(self) -> None:
+        """Begins to tell those who subscribed for later."""
+        for subscription in self._subscriptions:
+            subscription.resume()
+        self.registry.tell_at_once(bool(self._subscriptions))
+        self._watch_ooms()
+
+    def _watch_ooms(self) -> None:
+        for live_id, paths in self.registry.live():
+            if self._is_wanted(live_id):
+                self._watch_oom(live_id, paths)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tells no more; does nothing the second time."""

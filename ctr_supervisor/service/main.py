@@ -12,6 +12,7 @@ from ctr_supervisor.service import pool
 if TYPE_CHECKING:
     from ctr_supervisor.service.options import Options
     from ctr_supervisor.service.supervisor import Supervisor
+    from ctr_supervisor.service.upgrade import Upgrade
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,9 +23,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from ctr_supervisor.service import options
 
-    given = options.parse(sys.argv[1:] if arguments is None else arguments)
+    flags = list(sys.argv[1:] if arguments is None else arguments)
+    given = options.parse(flags)
     try:
-        return serve(given)
+        if given.check_upgrade is not None:
+            from ctr_supervisor.service import upgrade
+
+            return upgrade.check(given.check_upgrade)
+        if given.upgrade:
+            from ctr_supervisor.service import upgrade
+
+            return upgrade.ask(given.socket)
+        return serve(given, [os.path.abspath(sys.argv[0]), *flags])
     except CtrError as error:
         options.complain(error)
         return 1
@@ -33,39 +43,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def serve(given: "Options") -> int:
-    """Serves until a signal ends it."""
-    listener = listen(given.socket)
+def serve(given: "Options", argv: list[str]) -> int:
+    """Serves until a signal or a request ends it.
+
+    Args:
+        argv: of this process, the launcher's absolute path first.
+
+    Returns:
+        The exit status.
+    """
+    from ctr_supervisor.service import activation, limits, options, pid1, upgrade
+
+    taken = upgrade.take()
+    manager = activation.Manager(None if taken is None else taken["manager"])
+    first = pid1.is_first()
+    for problem in pid1.prepare() if first and taken is None else ():
+        options.log(problem)
+    activated = None if taken is not None else activation.take_listener()
+    before = limits.raise_to_hard() if taken is None else (taken["limits"][0], taken["limits"][1])
     # Before anything is imported that jobs don't need.
-    _pid, ends = pool.start(prepare)
+    _pid, ends = pool.start(lambda: prepare(before))
     from ctr_common.kernel import _kernel
     from ctr_common.kernel.constants import PR_SET_CHILD_SUBREAPER
+    from ctr_supervisor.service.ending import Ending
     from ctr_supervisor.service.loop import Loop
-    from ctr_supervisor.service.registry import raise_open_files_limit
     from ctr_supervisor.service.supervisor import Supervisor
 
-    # The pool was born before, with the limit that containers inherit.
-    raise_open_files_limit()
     _kernel.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if taken is not None:
+        listener = socket.socket(fileno=taken["listener"])
+    else:
+        listener = activated or listen(given.socket, given.group)
+    own_socket = activated is None if taken is None else taken["own_socket"]
     loop = Loop()
-    supervisor = Supervisor(loop, given.root, listener, ends, given.group, given.systemd_cgroup)
+    saved = None if taken is None else taken["supervisor"]
+    supervisor = Supervisor(loop, given.root, listener, ends, given.group, given.systemd_cgroup, saved)
+    going_on = upgrade.Upgrade(supervisor, manager, argv, before, own_socket)
+
+    def begin_to_end() -> None:
+        going_on.refused = "the supervisor is about to end"
+        manager.stopping("ending")
+
+    ending = Ending(supervisor, begin_to_end, containers=first)
+    supervisor.answers["shutdown"] = ending.on_request
+    supervisor.answers["upgrade"] = going_on.on_request
+    supervisor.on_pool_lost = going_on.begin
 
     def on_signal(number: int) -> None:
         if number == SIGCHLD:
-            reap(supervisor)
+            reap(supervisor, going_on)
+        elif number == SIGUSR2:
+            try:
+                going_on.begin()
+            except CtrError as error:
+                options.log(f"ignoring: {error}")
         else:
-            loop.stop()
+            ending.on_signal(number)
 
-    loop.handle_signals((SIGINT, SIGTERM, SIGCHLD), on_signal)
+    loop.handle_signals((SIGINT, SIGTERM, SIGPWR, SIGUSR2, SIGCHLD), on_signal)
+    # Those of children that ended before there was anybody to hear it.
+    reap(supervisor, going_on)
+    if taken is not None:
+        upgrade.answer(supervisor, taken)
+    manager.ready("serving")
+    manager.start_watchdog(loop)
+    activation.name_process("ctr-supervisor")
     loop.run()
-    remove_socket(given.socket, listener)
-    return 0
+    if own_socket:
+        remove_socket(given.socket)
+    supervisor.close()
+    if pid1.is_machine():
+        pid1.switch_off(ending.number)
+    return ending.status
 
 
-SIGINT, SIGTERM, SIGCHLD = 2, 15, 17
+SIGINT, SIGUSR2, SIGTERM, SIGCHLD, SIGPWR = 2, 12, 15, 17, 30
 
 
-def reap(supervisor: "Supervisor") -> None:
+def reap(supervisor: "Supervisor", going_on: "Upgrade") -> None:
     """Takes leave of children: the pool, keepers, processes of execs, orphans."""
     while True:
         try:
@@ -74,37 +129,62 @@ def reap(supervisor: "Supervisor") -> None:
             return
         if pid == 0:
             return
-        supervisor.child_ended(pid, status)
+        if not going_on.child_ended(pid, status):
+            supervisor.child_ended(pid, status)
 
 
-def prepare() -> pool.Serve:
-    """See `job.prepare`; imported in the pool alone."""
-    from ctr_supervisor.service import job
+def prepare(open_files: tuple[int, int]) -> pool.Serve:
+    """See `job.prepare`; imported in the pool alone.
 
+    Args:
+        open_files: limits of open files that containers inherit.
+    """
+    from ctr_common.kernel import _kernel
+    from ctr_supervisor.service import job, limits
+
+    limits.restore(open_files)
+    # A program that went on as this one has blocked its signals.
+    _kernel.sigprocmask(SIG_SETMASK, ())
     return job.prepare()
 
 
-def listen(path: str) -> socket.socket:
+SIG_SETMASK = 2
+
+# How many clients may be connecting at once.
+BACKLOG = 512
+
+
+def listen(path: str, group: int | None) -> socket.socket:
     """The socket for clients, in a directory that only its owner can enter.
+
+    Args:
+        group: whose members can enter and connect too; None for nobody else.
 
     Raises:
         StateError: another supervisor serves it, or it can't be made.
     """
     directory = os.path.dirname(path)
     os.makedirs(directory, 0o700, exist_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     if is_served(path):
         raise StateError("another supervisor serves this socket", path=path)
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     mask = os.umask(0o177)
     try:
         listener.bind(path)
     finally:
         os.umask(mask)
-    listener.listen(512)
+    if group is not None:
+        os.chown(path, -1, group)
+        os.chmod(path, 0o660)
+        if os.stat(directory).st_mode & 0o7777 == 0o700:
+            # To pass through, not to look around.
+            os.chown(directory, -1, group)
+            os.chmod(directory, 0o710)
+    listener.listen(BACKLOG)
     return listener
 
 
@@ -118,10 +198,9 @@ def is_served(path: str) -> bool:
     return True
 
 
-def remove_socket(path: str, listener: socket.socket) -> None:
+def remove_socket(path: str) -> None:
     """Takes the name away, so that clients go the direct way at once."""
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
-    listener.close()

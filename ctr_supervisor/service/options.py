@@ -18,12 +18,16 @@ class Options(argparse.Namespace):
         socket: path of the socket for clients.
         group: gid whose members may connect too, or None.
         systemd_cgroup: let systemd make cgroups of containers of its own.
+        upgrade: ask the running supervisor to go on as another program.
+        check_upgrade: version of the state that would be taken over, or None.
     """
 
     root: str
     socket: str
     group: int | None
     systemd_cgroup: bool
+    upgrade: bool
+    check_upgrade: str | None
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -35,6 +39,9 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--socket", help="socket for clients (supervisor.sock in the directory of the state)")
     parser.add_argument("--group", type=gid_of, help="name or number of a group whose members may connect too")
     parser.add_argument("--systemd-cgroup", action="store_true", help="let systemd make the containers' cgroups")
+    parser.add_argument("--upgrade", action="store_true", help="have the running supervisor go on as this program")
+    # What a running supervisor asks the program that it is to go on as.
+    parser.add_argument("--check-upgrade", metavar="VERSION", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"ctr-supervisor {VERSION}")
     given = parser.parse_args(arguments, Options())
     given.root = os.path.abspath(given.root)
@@ -72,3 +79,8 @@ def complain(error: CtrError) -> None:
     """Tells of a failure on stderr."""
     hint = f" ({error.hint})" if error.hint else ""
     print(f"ctr-supervisor: {error}{hint}", file=sys.stderr)
+
+
+def log(line: str) -> None:
+    """A line on stderr, which a service manager keeps."""
+    print(f"ctr-supervisor: {line}", file=sys.stderr, flush=True)

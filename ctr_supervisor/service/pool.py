@@ -79,12 +79,23 @@ def start(prepare: Callable[[], Serve]) -> tuple[int, Ends]:
     pid = os.fork()
     if pid == 0:
         try:
-            ours.close()
+            # The service's own fds too, such as those that it took over from the program before.
+            close_all_but({wire.fileno() for wire in (theirs.jobs, theirs.reports, theirs.control)})
             Pool(theirs, prepare()).run()
         finally:
             os._exit(0)
     theirs.close()
     return pid, ours
+
+
+def close_all_but(kept: set[int]) -> None:
+    """Closes every fd beyond stderr but those."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            _kernel.close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    _kernel.close_range(first, FD_MAX)
 
 
 class Surroundings:
@@ -96,18 +107,13 @@ class Surroundings:
         self.stdio = (null, null, os.dup(2))
         self.environment = dict(os.environ)
         self.arguments = sys.argv
-        self.fds = sorted(fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_open(fd))
+        self.fds = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_open(fd)}
 
     def restore(self) -> None:
         """Puts down what belonged to a job: fds, working directory, umask, environment, garbage."""
         for number, fd in enumerate(self.stdio):
             os.dup2(fd, number)
-        first = 3
-        for fd in self.fds:
-            if fd > first:
-                _kernel.close_range(first, fd - 1)
-            first = fd + 1
-        _kernel.close_range(first, FD_MAX)
+        close_all_but(self.fds)
         os.chdir("/")
         os.umask(0o022)
         os.environ.clear()

@@ -22,6 +22,7 @@ from ctr_common.spec.validate import validate_id
 from ctr_common.state import FIFO_FILE, LOCK_FILE, STATE_FILE, StateDir, ids
 from ctr_supervisor.engine.container import CREATED, PAUSED, PENDING, RUNNING, STOPPED
 from ctr_supervisor.process import status as process_status
+from ctr_supervisor.service import limits
 from ctr_supervisor.service.changes import Changes
 from ctr_supervisor.service.entry import STATUS_FILE, Entry, load_config
 from ctr_supervisor.service.loop import READABLE, Loop, Timer
@@ -50,13 +51,21 @@ class Registry:
         root: the state root; made if it is missing.
         on_event: told what happens to containers, but for what was so when this began.
         fds: how many fds it may hold; more containers are looked at by their pid.
+        saved: what `export` of another program's registry returned; what has happened since is told then.
     """
 
-    def __init__(self, root: str, loop: Loop, on_event: OnEvent | None = None, fds: int | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        loop: Loop,
+        on_event: OnEvent | None = None,
+        fds: int | None = None,
+        saved: list[dict[str, Any]] | None = None,
+    ) -> None:
         self.root = root
         self.loop = loop
         self.on_event = on_event
-        self._fds_max = (open_files_limit() - FDS_LEFT) // 2 if fds is None else fds
+        self._fds_max = (limits.soft() - FDS_LEFT) // 2 if fds is None else fds
         self._entries: dict[str, Entry] = {}
         self._by_watch: dict[int, Entry] = {}
         self._by_pidfd: dict[int, Entry] = {}
@@ -73,7 +82,9 @@ class Registry:
         self._changes = Changes(root)
         os.makedirs(root, 0o700, exist_ok=True)
         self._changes.watch_root()
-        self._silent = True
+        self._silent = saved is None
+        for one in saved or ():
+            self._restore(one)
         self._scan()
         self._silent = False
         loop.add(self._epoll.fileno(), self._on_pidfds, urgent=True)
@@ -478,10 +489,55 @@ class Registry:
 
     def _tell(self, entry: Entry, event: str, fields: dict[str, Any]) -> None:
         entry.told.add(event)
-        if not self._silent and self.on_event is not None:
+        if not self._silent:
             told = {"event": event, "id": entry.id, "time": time.time(), **fields}
-            on_event = self.on_event
-            self._calls.append(lambda: on_event(told))
+            self._calls.append(lambda: self._emit(told))
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        if self.on_event is not None:
+            self.on_event(event)
+
+    # -- another program in this process (upgrade.py)
+
+    def export(self, keep: Callable[[int], int]) -> list[dict[str, Any]]:
+        """What another program needs to tell what happens from now on, and how processes end, for `saved`.
+
+        Args:
+            keep: told of every fd that the other program is to have.
+        """
+        self.refresh()
+        self.record()
+        return [
+            {
+                "id": entry.id,
+                "created": entry.state.get("created"),
+                "pid": entry.pid,
+                "start_time": entry.start_time,
+                "pidfd": keep(entry.pidfd.number) if entry.pidfd.number >= 0 else -1,
+                "ended": entry.ended,
+                "settled": entry.settled,
+                "raw_status": entry.raw_status,
+                "told": sorted(entry.told),
+                "paused": entry.paused,
+            }
+            for entry in self._entries.values()
+        ]
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        """An entry as another program had it; the scan brings it up to date."""
+        entry = Entry(StateDir(self.root, saved["id"]), gone=True)
+        entry.state = {"created": saved["created"]} if saved["created"] else {}
+        entry.pid, entry.start_time = saved["pid"], saved["start_time"]
+        entry.ended, entry.settled = saved["ended"], saved["settled"]
+        entry.told = set(saved["told"])
+        entry.paused = saved["paused"]
+        if saved["raw_status"] is not None:
+            entry.learn(saved["raw_status"])
+        if saved["pidfd"] >= 0:
+            entry.pidfd = Fd(saved["pidfd"])
+            self._by_pidfd[entry.pidfd.number] = entry
+            self._epoll.register(entry.pidfd.number, 0 if entry.ended else READABLE)
+        self._entries[entry.id] = entry
 
     # -- the rest
 
@@ -550,32 +606,3 @@ def kernel_tells_statuses() -> bool:
         except OSError:
             return False
     return True
-
-
-def open_files_limit() -> int:
-    """The soft limit of open files of this process."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
-
-
-def raise_open_files_limit() -> tuple[int, int]:
-    """Raises the soft limit of open files to the hard one.
-
-    Returns:
-        What it was before, for `restore_open_files_limit` in children: select(2) and loops over all fds in
-        programs of containers rely on the usual soft limit.
-    """
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    return before
-
-
-def restore_open_files_limit(before: tuple[int, int]) -> None:
-    """Takes `raise_open_files_limit` back."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)

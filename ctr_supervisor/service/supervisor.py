@@ -12,15 +12,20 @@ from ctr_common.errors import CtrError, NotSupported, ProtocolError, from_dict
 from ctr_common.version import VERSION
 from ctr_common.wire import Packet, Wire
 from ctr_supervisor.cli import parser, surroundings
+from ctr_supervisor.engine.runtime import in_initial_user_namespace
 from ctr_supervisor.process.parent import shell_status
-from ctr_supervisor.service import pool, requests
+from ctr_supervisor.service import pool, requests, shown
 from ctr_supervisor.service.connection import Connection, Peer
 from ctr_supervisor.service.events import Hub
 from ctr_supervisor.service.loop import WRITABLE, Loop
+from ctr_supervisor.service.order import Order
 from ctr_supervisor.service.registry import HALF_MADE_AFTER, Registry
 from ctr_supervisor.service.waits import Waits
 
 SIGTERM = 15
+
+# Told of a fd, and returns it.
+Keep = Callable[[int], int]
 
 # Namespaces in which a client must be where the supervisor is: the job looks at paths, pids and devices in its place.
 SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
@@ -50,18 +55,22 @@ class Job:
         pid: of the worker, 0 until it has taken the job.
         ends_with_client: it is ended when its client is gone.
         done: it has said its last word.
+        owner: the connection that it was begun for, open or not; what its order is kept by.
+        of_old_pool: it was begun by the program before this one.
     """
 
-    __slots__ = ("connection", "done", "ends_with_client", "kind", "number", "pid", "request")
+    __slots__ = ("connection", "done", "ends_with_client", "kind", "number", "of_old_pool", "owner", "pid", "request")
 
     def __init__(self, number: int, kind: str, connection: Connection | None, request: Packet) -> None:
         self.number = number
         self.kind = kind
         self.connection = connection
+        self.owner = connection
         self.request = request
         self.pid = 0
         self.ends_with_client = False
         self.done = False
+        self.of_old_pool = False
 
 
 class Supervisor:
@@ -73,6 +82,11 @@ class Supervisor:
         ends: of the pool's sockets.
         group: whose members may connect too.
         systemd_cgroup: containers of its own are made by systemd, unless a request says otherwise.
+        saved: what `export` of the program before this one returned; None at a start.
+
+    Attributes:
+        answers: what is done with a request that is no job, by its type; may be added to.
+        on_pool_lost: called when the pool has ended without having been told to.
     """
 
     def __init__(
@@ -83,6 +97,7 @@ class Supervisor:
         ends: pool.Ends,
         group: int | None = None,
         systemd_cgroup: bool = False,
+        saved: dict[str, Any] | None = None,
     ) -> None:
         self.loop = loop
         self.root = root
@@ -94,14 +109,23 @@ class Supervisor:
         self.jobs: dict[int, Job] = {}
         self.jobs_by_pid: dict[int, Job] = {}
         self.waits = Waits()
-        self.registry = Registry(root, loop)
+        self.order = Order()
+        self.upgrades = 0
+        # Of `saved`, in its order.
+        self.connections_by_number: list[Connection] = []
+        self.on_pool_lost: Callable[[], None] = lambda: None
+        self.registry = Registry(root, loop, saved=(saved or {}).get("registry"))
         self.hub = Hub(loop, self.registry)
         self.registry.on_event = self.hub.publish
         self.commands = 0
+        self.default_root = surroundings.DEFAULT_ROOT if os.geteuid() == 0 and in_initial_user_namespace() else ""
+        # Of programs before this one; jobs are still under way there.
+        self.old_pools: list[pool.Ends] = []
         self._job_count = 0
+        self._wait_requests: list[tuple[Connection, dict[str, Any]]] = []
         self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
         self._surroundings = identity("self")
-        self._answers: dict[str, Callable[[Connection, Packet], None]] = {
+        self.answers: dict[str, Callable[[Connection, Packet], None]] = {
             "config": self._config,
             "features": self._features,
             "list": self._list,
@@ -114,6 +138,8 @@ class Supervisor:
         }
         loop.add(listener.fileno(), self._accept)
         self.use_pool(ends)
+        if saved is not None:
+            self._restore(saved)
         self.undo_half_made()
         # What was too young to be judged.
         loop.call_later(2 * HALF_MADE_AFTER, self.undo_half_made)
@@ -129,10 +155,29 @@ class Supervisor:
     def use_pool(self, ends: pool.Ends) -> None:
         """Jobs go to this pool from now on."""
         self.ends = ends
-        for wire in (ends.jobs, ends.reports, ends.control):
+        os.set_blocking(ends.jobs.fileno(), False)
+        self._listen_to(ends)
+
+    def _listen_to(self, ends: pool.Ends) -> None:
+        for wire in (ends.reports, ends.control):
             os.set_blocking(wire.fileno(), False)
-        self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(), urgent=True)
-        self.loop.add(ends.control.fileno(), lambda _: self._read_control())
+        self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(ends), urgent=True)
+        self.loop.add(ends.control.fileno(), lambda _: self._read_control(ends))
+
+    def _pool_ended(self, ends: pool.Ends) -> None:
+        for wire in (ends.reports, ends.control):
+            self.loop.remove(wire.fileno())
+        if ends is not self.ends:
+            # One of the program before this, whose last job is done.
+            self.old_pools.remove(ends)
+            ends.close()
+            if not self.old_pools:
+                for found in [found for found in self.jobs.values() if found.of_old_pool]:
+                    self._job_failed(found, CtrError("the pool of workers has ended"))
+            return
+        for found in list(self.jobs.values()):
+            self._job_failed(found, CtrError("the pool of workers has ended"))
+        self.on_pool_lost()
 
     def _request_fields(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"body": body, "root": self.root, "systemd_cgroup": self.systemd_cgroup}
@@ -182,16 +227,16 @@ class Supervisor:
                 os.close(fd)
         self.loop.remove(self.ends.jobs.fileno())
 
-    def _read_reports(self) -> None:
+    def _read_reports(self, ends: pool.Ends) -> None:
         while True:
             try:
-                packet = self.ends.reports.receive()
+                packet = ends.reports.receive()
             except ProtocolError as error:
                 if error.errno != errno.EAGAIN:
                     raise
                 return
             if packet is None:
-                self.loop.remove(self.ends.reports.fileno())
+                self.loop.remove(ends.reports.fileno())
                 return
             with packet:
                 found = self.jobs.get(packet.get("job", int, 0))
@@ -224,20 +269,21 @@ class Supervisor:
             self.registry.refresh()
             self._forget_job(found)
 
-    def _read_control(self) -> None:
+    def _read_control(self, ends: pool.Ends) -> None:
         while True:
             try:
-                packet = self.ends.control.receive()
+                packet = ends.control.receive()
             except ProtocolError as error:
                 if error.errno != errno.EAGAIN:
                     raise
                 return
             if packet is None:
-                self.loop.remove(self.ends.control.fileno())
+                self._read_reports(ends)
+                self._pool_ended(ends)
                 return
             with packet:
                 # What it said before it ended comes first.
-                self._read_reports()
+                self._read_reports(ends)
                 found = self.jobs_by_pid.pop(packet.get("pid", int, 0), None)
                 if found is not None and not found.done:
                     self._job_crashed(found, packet.get("status", int, 0))
@@ -245,8 +291,10 @@ class Supervisor:
     def _job_crashed(self, found: Job, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        self._job_failed(found, CtrError(f"the job that did this ended {how}"))
+
+    def _job_failed(self, found: Job, error: CtrError) -> None:
         if found.connection is not None:
-            error = CtrError(f"the job that did this ended {how}")
             found.connection.answer_error(found.request, error)
             if found.kind != "request":
                 found.connection.close()
@@ -261,6 +309,10 @@ class Supervisor:
             # The job has the only end that is still spoken on.
             connection, found.connection = found.connection, None
             connection.close()
+        elif found.kind == "request":
+            following = self.order.done(found.owner, found.request)
+            if following is not None and found.connection is not None:
+                self._start_request(found.connection, following)
 
     def _end_job(self, found: Job) -> None:
         try:
@@ -288,6 +340,8 @@ class Supervisor:
     def _on_end(self, connection: Connection) -> None:
         self.connections.discard(connection)
         self.waits.forget(connection)
+        self.order.forget(connection)
+        self._wait_requests = [entry for entry in self._wait_requests if entry[0] is not connection]
         for subscription in connection.subscriptions.values():
             self.hub.unsubscribe(subscription)
         for found in list(self.jobs.values()):
@@ -308,13 +362,22 @@ class Supervisor:
             fields = {name: request.body.get(name) for name in ("id", "root", "pid")}
             self.start_job("finish", connection, request, **fields)
         elif request.type in requests.HANDLERS:
-            self.start_job("request", connection, request, **self._request_fields(request.body))
+            if not self.order.must_wait(connection, request):
+                self._start_request(connection, request)
         else:
-            answer = self._answers.get(request.type)
+            answer = self.answers.get(request.type)
             if answer is None:
                 raise NotSupported(f"no request is called {request.type}")
             with request:
                 answer(connection, request)
+
+    def _start_request(self, connection: Connection, request: Packet) -> None:
+        self.start_job("request", connection, request, **self._request_fields(request.body))
+
+    def kill_all(self, container_id: str) -> None:
+        """Has every process in a container's cgroups killed; does not wait for it."""
+        body = {"type": "kill", "id": container_id, "signal": "KILL", "all": True}
+        self.start_job("request", None, Packet(body, {}), **self._request_fields(body))
 
     # -- what is answered at once
 
@@ -339,29 +402,39 @@ class Supervisor:
         connection.answer(request, features=features())
 
     def _wait(self, connection: Connection, request: Packet) -> None:
+        entry = (connection, request.body)
+
         def answer(status: int | None) -> None:
+            self._wait_requests.remove(entry)
             connection.answer(request, status=status)
 
-        pid = request.get("pid", int, 0)
-        if pid:
-            self.waits.wait(id_of(request), pid, connection, answer)
-        else:
-            connection.when_closed.append(self.registry.wait(id_of(request), answer))
+        self._wait_requests.append(entry)
+
+        try:
+            if pid := request.get("pid", int, 0):
+                self.waits.wait(id_of(request), pid, connection, answer)
+            else:
+                connection.when_closed.append(self.registry.wait(id_of(request), answer))
+        except CtrError:
+            self._wait_requests.remove(entry)
+            raise
 
     def _subscribe(self, connection: Connection, request: Packet) -> None:
         seq = request.get("seq", int, 0)
         if seq in connection.subscriptions:
             raise ProtocolError(f"there is a subscription of seq {seq} on this connection")
+        container_id = request.get("id", str, "")
+        connection.answer(request)
+        self._add_subscription(connection, seq, container_id)
 
+    def _add_subscription(self, connection: Connection, seq: int, container_id: str, *, later: bool = False) -> None:
         def deliver(event: dict[str, Any]) -> bool:
             if connection.behind:
                 return False
             connection.send("event", None, seq=seq, **event)
             return True
 
-        container_id = request.get("id", str, "")
-        connection.answer(request)
-        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id)
+        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id, later=later)
         connection.when_ready.append(made.resume)
 
     def _unsubscribe(self, connection: Connection, request: Packet) -> None:
@@ -395,8 +468,123 @@ class Supervisor:
             "running": running,
             "clients": len(self.connections),
             "jobs": len(self.jobs),
+            "upgrades": self.upgrades,
             "commands": self.commands,
         }
+
+    def close(self) -> None:
+        """Lets go of clients and containers, which go on."""
+        for connection in list(self.connections):
+            connection.close()
+        self.hub.close()
+        self.registry.close()
+
+    # -- another program in this process (upgrade.py)
+
+    def export(self, keep: Keep) -> dict[str, Any]:
+        """What the next program needs to go on, for `saved`.
+
+        Args:
+            keep: told of every fd that the next program is to have.
+        """
+        connections = list(self.connections)
+        numbers = {connection: index for index, connection in enumerate(connections)}
+        pools = [
+            [
+                -1 if ends is not self.ends else keep(ends.jobs.fileno()),
+                keep(ends.reports.fileno()),
+                keep(ends.control.fileno()),
+            ]
+            for ends in (self.ends, *self.old_pools)
+        ]
+        jobs = [
+            {
+                "number": found.number,
+                "kind": found.kind,
+                "connection": -1 if found.connection is None else numbers[found.connection],
+                "request": found.request.body,
+                "pid": found.pid,
+                "ends_with_client": found.ends_with_client,
+                "done": found.done,
+            }
+            for found in self.jobs.values()
+        ]
+        queued = [
+            [numbers[connection], request.body, {name: keep(request.fd(name)) for name in request.fd_names}]
+            for connection in connections
+            for request in self.order.of(connection)
+        ]
+        return {
+            "started": self.started,
+            "upgrades": self.upgrades,
+            "commands": self.commands,
+            "job_count": self._job_count,
+            "connections": [connection.export(keep) for connection in connections],
+            "jobs": jobs,
+            "pools": pools,
+            "unsent": [[{name: keep(fd) for name, fd in fds.items()}, fields] for fds, fields in self._unsent],
+            "queued": queued,
+            "waits": self.waits.export(),
+            "wait_requests": [[numbers[connection], body] for connection, body in self._wait_requests],
+            "registry": self.registry.export(keep),
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.started = saved["started"]
+        self.upgrades = saved["upgrades"] + 1
+        self.commands = saved["commands"]
+        self._job_count = saved["job_count"]
+        self.waits.restore(saved["waits"])
+        connections = [self._restore_connection(one) for one in saved["connections"]]
+        for one in saved["jobs"]:
+            connection = connections[one["connection"]] if one["connection"] >= 0 else None
+            found = self.jobs[one["number"]] = Job(one["number"], one["kind"], connection, Packet(one["request"], {}))
+            found.pid = one["pid"]
+            found.ends_with_client = one["ends_with_client"]
+            found.done = one["done"]
+            found.of_old_pool = True
+            if found.pid:
+                self.jobs_by_pid[found.pid] = found
+            if connection is not None and found.kind == "request":
+                self.order.must_wait(connection, found.request)
+        for jobs, reports, control in saved["pools"]:
+            ends = pool.Ends(jobs, reports, control)
+            self.old_pools.append(ends)
+            self._listen_to(ends)
+            if jobs >= 0:
+                try:
+                    ends.control.send("retire")
+                except ProtocolError:
+                    # It is gone, which is read in its turn.
+                    pass
+                ends.jobs.close()
+        for fds, fields in saved["unsent"]:
+            self.jobs[fields["job"]].of_old_pool = False
+            self._send_job(fds, fields)
+            for fd in fds.values():
+                os.close(fd)
+        for index, body, fds in saved["queued"]:
+            self.handle(connections[index], Packet(body, fds))
+        for index, body in saved["wait_requests"]:
+            packet = Packet(body, {})
+            try:
+                self._wait(connections[index], packet)
+            except CtrError as error:
+                connections[index].answer_error(packet, error)
+        self.hub.resume()
+        self.connections_by_number = connections
+
+    def _restore_connection(self, saved: dict[str, Any]) -> Connection:
+        wire = Wire(saved["fd"], "client")
+        with socket.socket(fileno=os.dup(wire.fileno())) as connected:
+            peer = Peer(connected)
+        connection = Connection(self.loop, wire, peer, self.root, self.handle, self._on_end)
+        self.connections.add(connection)
+        connection.restore(saved)
+        for seq, container_id, queue, lost in saved["subscriptions"]:
+            self._add_subscription(connection, seq, container_id, later=True)
+            connection.subscriptions[seq].restore(queue, lost)
+        return connection
 
     # -- the thin client
 
@@ -406,9 +594,17 @@ class Supervisor:
             with request:
                 connection.send("refuse", reason=reason)
             return
+        self.commands += 1
+        text = shown.answer(request.texts("argv"), self.default_root, self.registry)
+        if text is not None:
+            with request:
+                data = text.encode("utf-8", "surrogateescape")
+                if data:
+                    connection.send("output", fd=1, data=data)
+                connection.send("exit", status=0)
+            return
         fields = {name: request.body.get(name) for name in ("argv", "env", "umask")}
         started = self.start_job("command", connection, request, **fields)
-        self.commands += 1
         started.ends_with_client = verb_of(request.texts("argv")) in END_WITH_CLIENT
 
     def reason_to_refuse(self, peer: Peer, request: Packet) -> str:

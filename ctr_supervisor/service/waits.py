@@ -83,6 +83,19 @@ class Waits:
             else:
                 del self._waiting[key]
 
+    def export(self) -> list[list[object]]:
+        """The processes of execs, for `restore` in another program; who waits for them asks again there."""
+        return [[container_id, pid, status] for (container_id, pid), status in self._execs.items()]
+
+    def restore(self, saved: list[list[object]]) -> None:
+        """Goes on with the processes that `export` told of."""
+        for container_id, pid, status in saved:
+            assert isinstance(container_id, str) and isinstance(pid, int)
+            assert status is None or isinstance(status, int)
+            self._execs[container_id, pid] = status
+            if status is None:
+                self._by_pid[pid] = container_id
+
     def _tell(self, key: tuple[str, int], status: int | None) -> None:
         for _, answer in self._waiting.pop(key, []):
             answer(status)

@@ -152,7 +152,7 @@ def test_the_end_of_a_container_of_others_is_known_and_written_down(
     pretend.reap(pid)
 
     assert registry.exit_status("c") == 137
-    assert registry.describe("c", as_listed=True)["exit_status"] == 137
+    assert registry.describe("c", as_answer=True)["exit_status"] == 137
     file = pretend.root / "c/exit-status"
     assert not file.exists()
     serve_until(loop, file.exists)

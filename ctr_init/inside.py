@@ -8,6 +8,7 @@ What must hold in a worker holds here: nobody in the container sees this process
 namespace and is not dumpable meanwhile; nothing of the image is executed or imported; every fd is close-on-exec.
 """
 
+import _signal  # type: ignore[import-not-found]  # builtin; signal itself takes 5 ms for its enums
 import os
 import sys
 
@@ -47,6 +48,13 @@ NONE = -1
 OWN = -2
 # The process has namespaces that are not its own and can't leave them: it must not do anything else.
 STATUS_LOST = 71
+
+# A hostile FUSE or network mount can hang a mount call in a wait that only a fatal signal ends: SIGALRM is one, and the
+# kernel's own, so that no other process is needed to send it. Seconds.
+TIMEOUT = 300.0
+NEVER = 0.0
+SIGALRM = 14
+SIG_UNBLOCK, SIG_SETMASK = 1, 2
 
 
 def find_home() -> int:
@@ -236,6 +244,8 @@ def run(
     sys.meta_path.clear()
     if trace.recorder is not None:
         trace.recorder.process = "setup worker"
+    signals = _kernel.sigprocmask(SIG_UNBLOCK, (SIGALRM,))
+    _signal.setitimer(_signal.ITIMER_REAL, TIMEOUT)
     try:
         setup.pid_namespace = os.open(f"/proc/{plan.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         steps.execute(setup)
@@ -245,6 +255,8 @@ def run(
         raise SetupError.from_os_error(error, "set up namespaces") from None
     finally:
         _come_back(home, directory)
+        _signal.setitimer(_signal.ITIMER_REAL, NEVER)
+        _kernel.sigprocmask(SIG_SETMASK, signals)
         sys.meta_path[:] = finders
         if trace.recorder is not None:
             trace.recorder.process = "engine"

@@ -64,6 +64,14 @@ def create(root: int, path: str, directory: bool = True, symlinks: bool = True) 
         return _create_missing(root, path, directory, symlinks), True
 
 
+def _target(link: int, path: str) -> str:
+    try:
+        return os.readlink("", dir_fd=link)
+    except FileNotFoundError:
+        # /proc/self of a procfs leads nowhere for a process outside of its pid namespace; nothing can be made there.
+        raise SetupError(f'"{path}" cannot be mounted because it is inside /proc') from None
+
+
 def _create_missing(root: int, path: str, directory: bool, symlinks: bool) -> int:
     todo = path.split("/")[::-1]
     done: list[str] = []  # names of real directories, no symlink among them
@@ -99,7 +107,7 @@ def _create_missing(root: int, path: str, directory: bool, symlinks: bool) -> in
                 links += 1
                 if links > LINKS_MAX or not symlinks:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                target = os.readlink("", dir_fd=entry)
+                target = _target(entry, path)
             finally:
                 os.close(entry)
             if target.startswith("/"):

@@ -56,11 +56,13 @@ def test_the_runtime_loads_nothing_once_the_root_is_the_images(
     ctrun: Runtime, bundle: Bundles, container_id: str, how: str
 ):
     after: dict[int, list[str]] = {}
+    own = Path("/proc/self/ns/mnt").readlink()
 
     def at_stop(_: int, stop: racing.Stop) -> None:
         if stop.name == "pivot_root" or (stop.name == "move_mount" and stop.path == "/"):
             after[stop.pid] = []
-        elif stop.pid in after:
+        elif stop.pid in after and Path(f"/proc/{stop.pid}/ns/mnt").readlink() != own:
+            # an engine that has come back from there may import again
             after[stop.pid].append(stop.path)
 
     mutate = {

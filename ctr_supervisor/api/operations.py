@@ -339,11 +339,10 @@ def socket_path(path: str | None) -> str:
     Args:
         path: of its socket; None for CTRUN_SUPERVISOR where that is a path, else for the place of this user's.
     """
-    if path:
-        return os.fspath(path)
-    named = os.environ.get("CTRUN_SUPERVISOR", "")
-    if named.startswith("/"):
-        return named
+    path = path or os.environ.get("CTRUN_SUPERVISOR", "")
+    # The words that c/client/options.c knows as well.
+    if path not in ("", "0", "1", "auto"):
+        return os.path.abspath(path)
     from ctr_supervisor.service.options import default_socket
 
     return default_socket()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # In the order of the help.
 VERBS = (
+    "call",
     "checkpoint",
     "create",
     "delete",

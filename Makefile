@@ -2,7 +2,8 @@
 #
 #   make install PREFIX=/usr/local DESTDIR=
 #
-# puts the programs into PREFIX/bin and everything else into PREFIX/lib/ctrun, laid out like the checkout.
+# puts the programs into PREFIX/bin, man pages and shell completions into PREFIX/share, and everything else into
+# PREFIX/lib/ctrun, laid out like the checkout.
 
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -18,7 +19,9 @@ install: build
 
 uninstall:
 	rm -rf '$(DESTDIR)$(LIBDIR)'
-	rm -f '$(DESTDIR)$(PREFIX)/bin/ctrun' '$(DESTDIR)$(PREFIX)/bin/ctr-init-setup' \
-	    '$(DESTDIR)$(PREFIX)/bin/ctr-criu-bridge'
+	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f ctrun ctr-criu-bridge ctr-init-setup ctr-supervisor
+	cd '$(DESTDIR)$(PREFIX)/share' && rm -f man/man1/ctrun.1 man/man8/ctr-criu-bridge.8 man/man8/ctr-init.8 \
+	    man/man8/ctr-supervisor.8 bash-completion/completions/ctrun zsh/site-functions/_ctrun \
+	    fish/vendor_completions.d/ctrun.fish
 
 .PHONY: all build demo test lint format clean install uninstall

@@ -21,7 +21,18 @@ from tests.support.runtime import Runtime
 ROOT = Path(__file__).parents[2]
 PARTS = [
     *("MANIFEST.in", "Makefile", "README.md", "dev", "pyproject.toml", "setup.py"),
-    *("bin", "c", "ctr_common", "ctr_criu_bridge", "ctr_init", "ctr_supervisor", "examples", "scripts"),
+    *(
+        "completions",
+        "docs",
+        "bin",
+        "c",
+        "ctr_common",
+        "ctr_criu_bridge",
+        "ctr_init",
+        "ctr_supervisor",
+        "examples",
+        "scripts",
+    ),
 ]
 PROGRAMS = ("ctr-criu-bridge", "ctr-init", "ctr-init-setup", "ctr-supervisor", "ctrun", "ctrun-direct")
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", *PROGRAMS)
@@ -88,6 +99,10 @@ def test_make_install_into_a_prefix(checkout: Path, directory: Path, runs_a_cont
         runs_a_container(prefix / "bin/ctrun")
     finally:
         shutil.move(checkout.with_name("elsewhere"), checkout)
+    pages = {path.name for path in (prefix / "share/man").rglob("*.[18]")}
+    assert pages == {"ctrun.1", "ctr-init.8", "ctr-supervisor.8", "ctr-criu-bridge.8"}
+    run("make", "-C", checkout, "uninstall", f"PREFIX={prefix}").ok()
+    assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
 
 
 def test_a_wheel_in_a_fresh_environment(checkout: Path, directory: Path, runs_a_container: Callable[..., None]):

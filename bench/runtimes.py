@@ -93,6 +93,13 @@ class Supervised(Runtime):
                 self.stop()
                 raise RuntimeError(f"the supervisor did not start: {Path(log.name).read_text()[-500:]}")
             time.sleep(0.01)
+        # a client that finds no supervisor for it does the same directly, which must not be taken for this
+        command = self("list")
+        command.argv.insert(1, "--debug")
+        said = subprocess.run(command.argv, env=command.environment, check=True, capture_output=True, text=True).stderr
+        if "the direct way" in said:
+            self.stop()
+            raise RuntimeError(f"the supervisor does not serve this client: {said.strip()[-300:]}")
 
     def at(self, root: Path) -> "Supervised":
         """The same with another state root, and another supervisor."""

@@ -25,13 +25,13 @@ class Cause:
 CAUSES = (
     Cause(
         "external-unix-socket",
-        r"--ext-unix-sk|External socket is used|Can't dump half of stream unix connection|unix_sk: .*peer",
+        r"--ext-unix-sk|External socket is used|Can't dump half of stream unix connection|unix: Dangling connection",
         "a process is connected to a unix socket outside of the container: close it, or use --ext-unix-sk",
     ),
     Cause(
         "tcp-in-flight",
         r"In-flight connection",
-        "a TCP connection is being set up or taken down: try again, or use --tcp-skip-in-flight",
+        "a TCP connection has not been accepted yet: try again, or use --tcp-skip-in-flight to drop it",
     ),
     Cause(
         "tcp",
@@ -123,7 +123,7 @@ CAUSES = (
     ),
     Cause(
         "anonymous-inode",
-        r"io_uring|Unknown anonymous inode|anon_inode|Unsupported (?:anon|file)",
+        r"io_uring|Can't retrieve FDs from socket|Unknown anonymous inode|anon_inode|Unsupported (?:anon|file)",
         "a process has something open that CRIU can't save",
     ),
     Cause(
@@ -133,7 +133,8 @@ CAUSES = (
     ),
     Cause(
         "vdso",
-        r"vdso|vDSO|kerndat",
+        # SO_PASSCRED and SO_PASSSEC: since Linux 6.16 only unix sockets have them, which CRIU knows since 4.2
+        r"vdso|vDSO|kerndat|Can't get 1:(?:16|34) opt: Operation not supported",
         "this criu does not fit this kernel: use a newer one",
     ),
 )

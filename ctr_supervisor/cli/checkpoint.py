@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LEAVE_RUNNING = Flag("leave-running", "let the container go on afterwards", BOOL)
 LAZY_PAGES = Flag("lazy-pages", "keep the memory, and serve it to a restore page by page", BOOL)
 LINK_REMAP = Flag("link-remap", "keep deleted files that have another name left", BOOL)
-SKIP_IN_FLIGHT = Flag("tcp-skip-in-flight", "leave out TCP connections that are being set up", BOOL)
+SKIP_IN_FLIGHT = Flag("tcp-skip-in-flight", "drop TCP connections that nobody has accepted yet", BOOL)
 # In the order of CRIU's own names, which theirs are.
 SWITCHES = (
     LEAVE_RUNNING,

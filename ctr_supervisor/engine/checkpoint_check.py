@@ -184,20 +184,21 @@ class Look:
         Args:
             init: pid of the init process.
         """
-        for inode, state in sockets.tcp(init):
+        for inode, state, queue in sockets.tcp(init):
             pid = self.inodes.get(inode)
             if pid is None:
                 continue
             if state in sockets.ESTABLISHED_STATES and not {"tcp_established", "tcp_close"} & set(self.flags):
                 hint = "use --tcp-established to keep it, or --tcp-close to give it up"
                 yield Obstacle("tcp", "an established TCP connection", hint, pid)
-            elif state in sockets.IN_FLIGHT_STATES and "tcp_skip_in_flight" not in self.flags:
-                yield Obstacle("tcp-in-flight", "a TCP connection is being set up", "use --tcp-skip-in-flight", pid)
+            elif state == sockets.LISTEN and queue and "tcp_skip_in_flight" not in self.flags:
+                message = "a TCP connection that it has not accepted yet"
+                yield Obstacle("tcp-in-flight", message, "use --tcp-skip-in-flight", pid)
         if "ext_unix_sk" in self.flags:
             return
         for inode, peer in sockets.unix_peers(init).items():
             pid = self.inodes.get(inode)
-            if pid is not None and peer and peer not in self.inodes:
+            if pid is not None and peer not in self.inodes:
                 message = f"unix socket {inode} is connected to outside of the container"
                 yield Obstacle("external-unix-socket", message, "use --ext-unix-sk", pid)
 

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 # linux/tcp_states.h; the others have no peer, or none any more
 ESTABLISHED_STATES = frozenset((1, 4, 5, 6, 8, 9, 11))
-IN_FLIGHT_STATES = frozenset((2, 3))
+LISTEN = 10
 
 # linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
 AF_NETLINK, AF_UNIX, SOCK_RAW, NETLINK_SOCK_DIAG = 16, 1, 3, 4
 SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, NLMSG_ERROR, NLMSG_DONE = 20, 0x301, 2, 3
-UDIAG_SHOW_PEER, UNIX_DIAG_PEER = 0x4, 2
+UDIAG_SHOW_PEER, UDIAG_SHOW_ICONS = 0x4, 0x8
+UNIX_DIAG_PEER, UNIX_DIAG_ICONS = 2, 3
 ALL_STATES = 0xFFFFFFFF
 HEADER = struct.Struct("=IHHII")
 REQUEST = struct.Struct("=BBHIIIII")
@@ -26,21 +27,28 @@ ATTRIBUTE = struct.Struct("=HH")
 CHUNK = 1024 * 1024
 
 
-def tcp(pid: int) -> "Iterator[tuple[int, int]]":
-    """Inode and state of each TCP socket in the network namespace of a process."""
+def tcp(pid: int) -> "Iterator[tuple[int, int, int]]":
+    """Inode, state and length of the receive queue of each TCP socket in the network namespace of a process.
+
+    The queue of a socket that listens is that of connections which nobody has accepted yet (proc(5), /proc/net/tcp).
+    """
     for name in ("tcp", "tcp6"):
         try:
             with open(f"/proc/{pid}/net/{name}", encoding="ascii") as lines:
                 next(lines, None)
                 for line in lines:
                     words = line.split()
-                    yield int(words[9]), int(words[3], 16)
+                    yield int(words[9]), int(words[3], 16), int(words[4].partition(":")[2], 16)
         except OSError:
             continue
 
 
 def unix_peers(pid: int) -> "dict[int, int]":
-    """Inode of the peer of each connected unix socket in the network namespace of a process, by its own inode."""
+    """Peer of each connected unix socket in the network namespace of a process: inode by inode.
+
+    Of a connection that nobody has accepted yet, the socket that listens for it counts as the peer; 0 is one in another
+    network namespace.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child == 0:
@@ -64,17 +72,20 @@ def unix_peers(pid: int) -> "dict[int, int]":
     finally:
         os.close(reading)
         os.waitpid(child, 0)
-    pairs = [line.split() for line in data.decode().splitlines()]
-    return {int(inode): int(peer) for inode, peer in pairs}
+    found: dict[int, int] = {}
+    for line in data.decode().splitlines():
+        inode, peer = map(int, line.split())
+        found[inode] = peer or found.get(inode, 0)
+    return found
 
 
 def dump() -> "Iterator[tuple[int, int]]":
-    """Inode and inode of the peer of each connected unix socket in this network namespace (sock_diag(7))."""
+    """Inodes of the connected unix sockets in this network namespace, and of their peers (sock_diag(7)); 0: unknown."""
     from _socket import SOCK_CLOEXEC, socket
 
     diag = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
     try:
-        body = REQUEST.pack(AF_UNIX, 0, 0, ALL_STATES, 0, UDIAG_SHOW_PEER, 0, 0)
+        body = REQUEST.pack(AF_UNIX, 0, 0, ALL_STATES, 0, UDIAG_SHOW_PEER | UDIAG_SHOW_ICONS, 0, 0)
         diag.send(HEADER.pack(HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST_DUMP, 1, 0) + body)
         while True:
             data = diag.recv(CHUNK)
@@ -90,7 +101,7 @@ def dump() -> "Iterator[tuple[int, int]]":
 
 
 def answer(data: bytes) -> "Iterator[tuple[int, int]]":
-    """Inode and peer in one answer; nothing for a socket without a peer."""
+    """Inodes in one answer: of a socket and its peer, of those that wait to be accepted and of the one that listens."""
     inode = ANSWER.unpack_from(data)[4]
     position = ANSWER.size
     while position + ATTRIBUTE.size <= len(data):
@@ -99,4 +110,8 @@ def answer(data: bytes) -> "Iterator[tuple[int, int]]":
             return
         if kind == UNIX_DIAG_PEER:
             yield inode, struct.unpack_from("=I", data, position + ATTRIBUTE.size)[0]
+        elif kind == UNIX_DIAG_ICONS:
+            waiting = data[position + ATTRIBUTE.size : position + length]
+            for (client,) in struct.iter_unpack("=I", waiting):
+                yield client, inode
         position += (length + 3) & ~3

@@ -1,8 +1,10 @@
 """CRIU for the tests: the host's own where it works, else Debian 13's, fetched once and kept in build/criu.
 
 Debian 12's CRIU can't start on newer kernels. Debian 13's, with its libraries, is unpacked into a folder and started
-through that folder's own dynamic linker, so that the host's C library is left alone. By hand:
-`python -m tests.support.criu` prints the path of the program.
+through that folder's own dynamic linker, so that the host's C library is left alone. From Linux 6.16 on only unix
+sockets have SO_PASSCRED, and CRIU before 4.2 fails on all others: where that matters, Debian 14's is used.
+
+By hand: `python -m tests.support.criu` prints the path of the program, with `--inet` that of one for network sockets.
 """
 
 from __future__ import annotations
@@ -10,21 +12,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 from tests.support.runtime import ROOT
 
-SUITE = "trixie"
+SUITE, NEWER_SUITE = "trixie", "forky"
 PLACE = ROOT / "build/criu"
 FETCH_LIMIT = 300
 
 WRAPPER = """\
 #!/bin/sh
-# Debian 13's criu with its own C library and linker; CRIU finds neither by itself
+# another Debian's criu, with the C library and the linker of that one
 top={top}
-export PATH="$top/usr/sbin:$PATH"
 exec "$top/usr/lib/{triplet}/{loader}" --library-path "$top/usr/lib/{triplet}" "$top/usr/sbin/criu" "$@"
 """
 
@@ -60,14 +63,14 @@ def _mirror() -> tuple[str, str]:
     raise Unavailable("apt has no source for the main part of a Debian release")
 
 
-def _fetch(place: Path) -> None:
+def _fetch(place: Path, suite: str) -> None:
     uri, keyring = _mirror()
     apt = place / "apt"
     shutil.rmtree(apt, ignore_errors=True)
     for directory in ("lists/partial", "archives/partial"):
         (apt / directory).mkdir(parents=True)
     signed = f"[signed-by={keyring}] " if keyring.startswith("/") else ""
-    (apt / "sources.list").write_text(f"deb {signed}{uri} {SUITE} main\n")
+    (apt / "sources.list").write_text(f"deb {signed}{uri} {suite} main\n")
     (apt / "status").touch()
     options = [
         f"-oDir::State::Lists={apt}/lists",
@@ -84,7 +87,7 @@ def _fetch(place: Path) -> None:
         "-oDebug::NoLocking=1",
     ]
     _run("apt-get", "-q", *options, "update")
-    _run("apt-get", "-q", "-y", *options, "--download-only", "install", "criu", "nftables", "iptables")
+    _run("apt-get", "-q", "-y", *options, "--download-only", "install", "criu")
     top = place / "root.new"
     shutil.rmtree(top, ignore_errors=True)
     # merged /usr: the packages' /lib and /sbin are links there
@@ -103,24 +106,25 @@ def _fetch(place: Path) -> None:
     os.replace(top, place / "root")
 
 
-def _unpacked() -> Path:
-    """The program that starts Debian 13's CRIU, fetched first if need be."""
-    PLACE.mkdir(parents=True, exist_ok=True)
-    wrapper = PLACE / "criu"
-    with (PLACE / "lock").open("w") as lock:
+def _unpacked(suite: str) -> Path:
+    """The program that starts the CRIU of a release of Debian, fetched first if need be."""
+    place = PLACE / suite
+    place.mkdir(parents=True, exist_ok=True)
+    wrapper = place / "criu"
+    with (place / "lock").open("w") as lock:
         # several test runs may start at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not wrapper.exists():
             if os.geteuid() != 0:
                 raise Unavailable("criu that works here is only fetched by root")
-            shutil.rmtree(PLACE / "root", ignore_errors=True)
+            shutil.rmtree(place / "root", ignore_errors=True)
             try:
-                _fetch(PLACE)
+                _fetch(place, suite)
             except (OSError, subprocess.SubprocessError) as error:
                 raise Unavailable(f"cannot fetch criu: {error}") from None
-            loader = next((PLACE / "root/usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
-            text = WRAPPER.format(top=PLACE / "root", triplet=loader.parent.name, loader=loader.name)
-            partial = PLACE / "criu.new"
+            loader = next((place / "root/usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
+            text = WRAPPER.format(top=place / "root", triplet=loader.parent.name, loader=loader.name)
+            partial = place / "criu.new"
             partial.write_text(text)
             partial.chmod(0o755)
             partial.rename(wrapper)
@@ -140,10 +144,29 @@ def find() -> Path:
     found = shutil.which("criu")
     if found and _works(found):
         return Path(found)
-    unpacked = _unpacked()
+    unpacked = _unpacked(SUITE)
     if not _works(unpacked):
         raise Unavailable("criu does not work with this kernel")
     return unpacked
+
+
+@cache
+def find_for_network() -> Path:
+    """One that can save network sockets on this kernel.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    with socket.socket() as probe:
+        try:
+            probe.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED)
+            return find()
+        except OSError:
+            pass
+    chosen = find()
+    version = subprocess.run([chosen, "-V"], capture_output=True, text=True, timeout=60, check=False).stdout
+    numbers = [int(part) for part in version.split()[1].split(".")] if version.startswith("Version: ") else [0]
+    return chosen if numbers >= [4, 2] else _unpacked(NEWER_SUITE)
 
 
 @cache
@@ -158,4 +181,4 @@ def has_feature(name: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(find())
+    print(find_for_network() if "--inet" in sys.argv else find())

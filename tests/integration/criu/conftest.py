@@ -6,13 +6,15 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from tests.support import criu
-from tests.support.bundles import Bundles, Mutator
-from tests.support.command import Result
-from tests.support.runtime import Runtime
+from tests.support.bundles import Bundles, Config, Mutator
+from tests.support.command import Result, run
+from tests.support.needs import lacking
+from tests.support.runtime import ROOT, Runtime
 from tests.support.waiting import until
 
 # A bridge, two or three starts of CRIU, and a tenth of a second that CRIU waits for the freezer of v1.
@@ -89,7 +91,7 @@ class Restorable:
         self.ctrun("delete", "--force", self.container_id).ok()
 
 
-def run_detached(runtime: Runtime, *arguments: str | Path) -> Result:
+def run_detached(runtime: Runtime, *arguments: str | Path, stdout: IO[str] | int = subprocess.DEVNULL) -> Result:
     """A verb whose process stays, with /dev/null as its stdio: of a pipe to us the other end would have to be kept.
 
     What it says is in its log.
@@ -100,7 +102,7 @@ def run_detached(runtime: Runtime, *arguments: str | Path) -> Result:
         done = subprocess.run(
             list(map(str, argv)),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.DEVNULL,
             timeout=LIMIT,
             check=False,
@@ -130,3 +132,34 @@ def restorable(
 def box(restorable: Callable[[], Restorable]) -> Restorable:
     """A container to checkpoint."""
     return restorable()
+
+
+@pytest.fixture(scope="session")
+def holder(run_directory: Path) -> Path:
+    """A static program that holds on to something: see its source."""
+    reason = lacking("needs_command", "musl-gcc")
+    if reason:
+        pytest.skip(reason)
+    source = ROOT / "tests/support/holder.c"
+    program = run_directory / "holder"
+    argv = ["musl-gcc", "-std=gnu11", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-o", program, source]
+    run(*argv, timeout=60).ok()
+    return program
+
+
+@pytest.fixture
+def holding(holder: Path, box: Restorable) -> Callable[..., Restorable]:
+    """Starts the container with the holder: `holding("lock", "/dev/shm/file")`."""
+
+    def start(*arguments: str, mutate: Mutator | None = None) -> Restorable:
+        def with_holder(config: Config) -> None:
+            mounts = config["mounts"]
+            mounts.append({"destination": "/holder", "type": "bind", "source": str(holder), "options": ["bind", "ro"]})
+            if mutate is not None:
+                mutate(config)
+
+        box.run(f"exec /holder {' '.join(arguments)}", with_holder)
+        until("the holder holds", lambda: box.ctrun("exec", box.container_id, "test", "-e", "/dev/shm/ready").code == 0)
+        return box
+
+    return start

@@ -184,6 +184,7 @@ def test_the_bundle_is_where_it_is_said_to_be(inside: Inside, container_id: str,
 @pytest.mark.parametrize("making", MAKING)
 @pytest.mark.parametrize("pivots", [True, False])
 @pytest.mark.needs_command("strace")
+@pytest.mark.needs_direct
 def test_the_root_is_changed_with_or_without_pivot_root(
     inside: Inside, container_id: str, making: str, pivots: bool, directory: Path
 ):

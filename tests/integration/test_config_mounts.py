@@ -115,6 +115,7 @@ BY_CALL = [
 @covers("mount option {option}")
 @pytest.mark.parametrize(("option", "before", "flag", "there"), BY_CALL, ids=[option for option, *_ in BY_CALL])
 @pytest.mark.needs_command("strace")
+@pytest.mark.needs_direct
 def test_an_option_that_the_kernel_does_not_show_is_passed_to_it(
     inside: Inside,
     ctrun: Runtime,

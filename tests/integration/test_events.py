@@ -194,6 +194,7 @@ def test_a_reader_that_does_not_read_does_not_hide_the_end(
     assert following.child.wait(PATIENCE) == 0
 
 
+@pytest.mark.needs_direct
 def test_it_ends_with_a_container_that_does_nothing_in_between(
     start: Start, ctrun: Runtime, follow: Callable[..., Following]
 ):
@@ -204,6 +205,7 @@ def test_it_ends_with_a_container_that_does_nothing_in_between(
     assert (following.child.returncode, out, err) == (0, b"", b"")
 
 
+@pytest.mark.needs_direct
 def test_a_kill_for_lack_of_memory_is_an_event(start: Start, ctrun: Runtime, follow: Callable[..., Following]):
     container = start(memory={"limit": 16 * MIB, "swap": 16 * MIB})
     following = follow("--interval", FAR_OFF, container)
@@ -211,6 +213,7 @@ def test_a_kill_for_lack_of_memory_is_an_event(start: Start, ctrun: Runtime, fol
     assert following.line() == {"type": "oom", "id": container}
 
 
+@pytest.mark.needs_direct
 def test_a_container_that_dies_of_it_has_its_event_before_the_end(
     start: Start, ctrun: Runtime, directory: Path, follow: Callable[..., Following]
 ):
@@ -225,12 +228,14 @@ def test_a_container_that_dies_of_it_has_its_event_before_the_end(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.needs_direct
 def test_a_signal_ends_it(start: Start, follow: Callable[..., Following], number: signal.Signals):
     following = follow("--interval", FAR_OFF, start())
     following.child.send_signal(number)
     assert following.child.wait(PATIENCE) in (-number, 128 + number)
 
 
+@pytest.mark.needs_direct
 def test_it_ends_when_nobody_reads_any_more(start: Start, follow: Callable[..., Following]):
     following = follow("--interval", FAR_OFF, start())
     assert following.child.stdout

@@ -35,6 +35,7 @@ def binary_of(ctrun: Runtime) -> Path:
     return ctrun.path.resolve().parent / "ctr-init"
 
 
+@pytest.mark.needs_direct
 def test_the_runtimes_executable_cannot_be_written_from_a_container(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str]
 ):
@@ -57,6 +58,7 @@ def test_the_runtimes_executable_cannot_be_written_from_a_container(
             binary.write_bytes(before)
 
 
+@pytest.mark.needs_direct
 def test_a_script_of_the_image_that_names_the_runtime_as_its_interpreter_gets_a_copy_of_its_own(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str]
 ):

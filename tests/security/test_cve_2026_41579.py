@@ -78,6 +78,7 @@ def test_a_terminal_behind_a_symlinked_dev_is_mounted_in_the_container(
     assert untouched(outside), repr(result)
 
 
+@pytest.mark.needs_direct
 def test_devices_in_a_user_namespace_are_not_mounted_outside(
     ctrun: Runtime, bundle: Bundles, container_id: str, outside: Path
 ):
@@ -110,6 +111,7 @@ class MountWatch:
             self.found.update(point for point in points if point.startswith(self.directory))
 
 
+@pytest.mark.needs_direct
 def test_devices_are_made_in_the_container_when_a_neighbour_swaps_dev(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str], outside: Path
 ):

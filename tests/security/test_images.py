@@ -52,6 +52,7 @@ def failing(mutate: Mutator) -> Mutator:
 
 # CVE-2019-14271 was this in another program: a library or module loaded from the image, by a process of the host.
 @pytest.mark.parametrize("how", ["all", "fails", "no pivot", "user namespace"])
+@pytest.mark.needs_direct
 def test_the_runtime_loads_nothing_once_the_root_is_the_images(
     ctrun: Runtime, bundle: Bundles, container_id: str, how: str
 ):

@@ -42,6 +42,7 @@ def touches_proc(path: str) -> bool:
 
 # CVE-2021-30465: the destination was checked as a path and then mounted on as a path.
 @pytest.mark.parametrize("first", ["directory", "symlink"])
+@pytest.mark.needs_direct
 def test_a_mount_does_not_land_outside_when_a_neighbour_swaps_its_destination(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str], volume: Path, outside: Path, first: str
 ):
@@ -59,6 +60,7 @@ def test_a_mount_does_not_land_outside_when_a_neighbour_swaps_its_destination(
 
 # CVE-2024-45310: missing parts of the destination were made as a path, and so on the host.
 @pytest.mark.parametrize("source", ["directory", "file"])
+@pytest.mark.needs_direct
 def test_nothing_is_made_outside_when_a_neighbour_swaps_a_parent_of_a_missing_destination(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str], volume: Path, outside: Path, source: str
 ):

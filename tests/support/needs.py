@@ -35,6 +35,10 @@ def _plain_user() -> str:
     return "" if os.geteuid() != 0 else "needs an ordinary user"
 
 
+def _direct() -> str:
+    return "looks at the process of a direct command" if os.environ.get("CTR_TEST_SUPERVISOR") else ""
+
+
 def _cgroup_v1() -> str:
     hierarchies = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     found = any("cgroup" in line[line.index("-") :][:2] for line in hierarchies)
@@ -113,6 +117,7 @@ def _network_namespaces() -> str:
 NEEDS: dict[str, Callable[[], str]] = {
     "needs_root": _root,
     "needs_plain_user": _plain_user,
+    "needs_direct": _direct,
     "needs_cgroup_v1": _cgroup_v1,
     "needs_cgroup_v2": _cgroup_v2,
     "needs_systemd": _systemd,

@@ -80,10 +80,11 @@ def test_limits_and_capabilities_are_told_by_name(ctrun: Runtime, bundle: Bundle
     assert details["set effective capabilities"] == "CAP_CHOWN, CAP_KILL"
 
 
-def test_nothing_of_it_is_done(ctrun: Runtime, bundle: Bundles) -> None:
+def test_nothing_of_it_is_done(ctrun: Runtime, bundle: Bundles, directory: Path) -> None:
     path = bundle()
-    explained(ctrun, path)
-    assert ctrun("list", "-q").ok().out == ""
+    root = directory / "state"
+    ctrun("--root", root, "explain", path).ok()
+    assert ctrun("--root", root, "list", "-q").ok().out == ""
     assert sorted(entry.name for entry in path.iterdir()) == ["config.json", "rootfs"]
 
 

@@ -1,5 +1,6 @@
 """Runs tests with every `ctrun` served by a supervisor: python -m tests.supervised [PYTEST ARGUMENT…]
 
+Without arguments, the tests of the command line and of the engines that call it.
 The runtime under test (and so that of Docker, Podman and containerd) is a script that runs `ctrun --supervisor=SOCKET`.
 The exit status is pytest's; it is 1 as well when the supervisor did not live through the tests, or served none of them.
 """
@@ -16,6 +17,10 @@ import time
 from pathlib import Path
 
 from ctr_common.wire import Wire
+
+# What has supervisors of its own, or calls no command, is left to the other run.
+ELSEWHERE = ("tests/integration/api", "tests/integration/service")
+DEFAULT = ("-q", "tests/integration", "tests/clients", *(f"--ignore={path}" for path in ELSEWHERE))
 
 ROOT = Path(__file__).parents[1]
 # To be there, and to end.
@@ -37,7 +42,7 @@ def main() -> int:
         try:
             await_socket(listening, supervisor)
             tests = subprocess.run(
-                [sys.executable, "-m", "pytest", *sys.argv[1:]],
+                [sys.executable, "-m", "pytest", *(sys.argv[1:] or DEFAULT)],
                 env={**os.environ, "CTR_TEST_RUNTIME": str(runtime), "CTR_TEST_SUPERVISOR": str(listening)},
                 check=False,
             )

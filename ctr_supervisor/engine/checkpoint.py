@@ -100,7 +100,11 @@ class Checkpoint(criu.Listener):
         work_path = options.work_path or container.directory.file(criu_options.WORK_DIRECTORY)
         criu_options.make_folder(options.image_path, "image path", 0o700)
         criu_options.make_folder(work_path, "work path", 0o700)
-        with open_folder(options.image_path, "image path") as named, open_folder(work_path, "work path") as work:
+        # Whoever else can write there must not lead CRIU's log to another file.
+        with (
+            open_folder(options.image_path, "image path") as named,
+            without_symlinks(open_folder(work_path, "work path")) as work,
+        ):
             # The link to the parent's images is CRIU's own to make and follow; else there is none in a good folder.
             images = named if options.parent_path else without_symlinks(Fd(os.dup(named.fileno())))
             try:

@@ -76,7 +76,11 @@ def listening(path: Path) -> Iterator[Callable[[], None]]:
         server = stack.enter_context(socket.socket(socket.AF_UNIX))
         server.bind(str(path))
         server.listen()
-        yield lambda: stack.enter_context(server.accept()[0]) and None
+
+        def accept() -> None:
+            stack.enter_context(server.accept()[0])
+
+        yield accept
 
 
 def bound(directory: Path) -> Callable[[Config], None]:

@@ -68,7 +68,8 @@ def test_the_same_images_restore_twice(box: Restorable) -> None:
 
 def test_a_process_tree_with_pipes_survives(box: Restorable) -> None:
     box.run(
-        "mkfifo /dev/shm/in; (while read line; do echo got $line; done </dev/shm/in | cat >/dev/shm/out) & exec 3<>/dev/shm/in; wait"
+        "mkfifo /dev/shm/in; (while read line; do echo got $line; done </dev/shm/in | cat >/dev/shm/out) &"
+        " exec 3<>/dev/shm/in; wait"
     )
     box.inside("sh", "-c", "echo one > /dev/shm/in")
     until("the first line", lambda: "got one" in box.inside("cat", "/dev/shm/out"))

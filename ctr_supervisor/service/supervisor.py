@@ -424,17 +424,20 @@ class Supervisor:
         if seq in connection.subscriptions:
             raise ProtocolError(f"there is a subscription of seq {seq} on this connection")
         container_id = request.get("id", str, "")
-        connection.answer(request)
+        self.registry.refresh()
+        # What happens once the client knows that it is told must be told.
         self._add_subscription(connection, seq, container_id)
+        connection.answer(request)
+        self.hub.resume()
 
-    def _add_subscription(self, connection: Connection, seq: int, container_id: str, *, later: bool = False) -> None:
+    def _add_subscription(self, connection: Connection, seq: int, container_id: str) -> None:
         def deliver(event: dict[str, Any]) -> bool:
             if connection.behind:
                 return False
             connection.send("event", None, seq=seq, **event)
             return True
 
-        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id, later=later)
+        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id, later=True)
         connection.when_ready.append(made.resume)
 
     def _unsubscribe(self, connection: Connection, request: Packet) -> None:
@@ -582,7 +585,7 @@ class Supervisor:
         self.connections.add(connection)
         connection.restore(saved)
         for seq, container_id, queue, lost in saved["subscriptions"]:
-            self._add_subscription(connection, seq, container_id, later=True)
+            self._add_subscription(connection, seq, container_id)
             connection.subscriptions[seq].restore(queue, lost)
         return connection
 

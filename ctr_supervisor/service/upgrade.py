@@ -71,8 +71,10 @@ class Upgrade:
         Raises:
             WrongState: the supervisor is about to end.
         """
-        self.begin()
+        if self.refused:
+            raise WrongState(self.refused)
         self._asked.append((connection, request))
+        self.begin()
 
     def begin(self) -> None:
         """Has the new program checked, and then goes on as it.
@@ -97,6 +99,7 @@ class Upgrade:
                 setsigmask=(),
             )
         except OSError as error:
+            self._output.close()
             self._fail(CtrError.from_os_error(error, step="checking the new program", path=self.argv[0]))
             return
         finally:

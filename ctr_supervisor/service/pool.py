@@ -33,7 +33,7 @@ Serve = Callable[[Packet, Wire], bool]
 IDLE_MIN = 2
 IDLE_MAX = 4
 # Jobs at once; one more waits in the socket for its turn.
-JOBS_MAX = 256
+JOBS_MAX = 2048
 # Jobs that one worker does in its life.
 REUSE = 100
 

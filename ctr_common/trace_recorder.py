@@ -31,6 +31,7 @@ class Recorder:
 
     Args:
         path: the file; replaced if it is there.
+        since_start: this process was started for what is recorded.
 
     Attributes:
         fd: the file; a fork needs it too.
@@ -40,15 +41,16 @@ class Recorder:
         OSError: the file can't be written.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, since_start: bool = True) -> None:
         self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.write(self.fd, b"[\n")
         self.process = ENGINE
         self._events: list[dict[str, Any]] = []
         self._last: dict[str, int] = {}
-        now = time.time_ns()
-        # What the interpreter did before anybody could look: its CPU time, which is about its wall time.
-        self.add(ENGINE, "interpreter and imports", now - time.process_time_ns(), now)
+        if since_start:
+            now = time.time_ns()
+            # What the interpreter did before anybody could look: its CPU time, which is about its wall time.
+            self.add(ENGINE, "interpreter and imports", now - time.process_time_ns(), now)
 
     def span(self, name: str, detail: str = "") -> "Span":
         """A context manager that records what is done in it.
@@ -152,15 +154,16 @@ class Span:
         self.owner.add(self.owner.process, self.name, self.begin, time.time_ns(), self.detail)
 
 
-def start(path: str) -> None:
+def start(path: str, since_start: bool = True) -> None:
     """Begins to record in this process.
 
     Args:
         path: file for the events; in a directory, a file with a name of its own.
+        since_start: see Recorder.
 
     Raises:
         OSError: it can't be written.
     """
     if os.path.isdir(path):
         path = f"{path}/ctrun-{time.time_ns() // 1_000_000}-{os.getpid()}.json"
-    trace.recorder = Recorder(path)
+    trace.recorder = Recorder(path, since_start)

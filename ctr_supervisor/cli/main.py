@@ -87,7 +87,7 @@ class _Command:
         self.debug = context.debug
         name = given.rest[0] if given.rest else ""
         if given.string("trace"):
-            _start_trace(given.string("trace"))
+            _start_trace(given.string("trace"), since_start=self.parent is None)
         if name in VERBS:
             return self.run_verb(context, name, given.rest[1:])
         if name in HELP_VERBS:
@@ -161,11 +161,11 @@ def main(arguments: "Sequence[str] | None" = None, parent: "Parent | None" = Non
             trace.recorder.finish()
 
 
-def _start_trace(path: str) -> None:
+def _start_trace(path: str, since_start: bool) -> None:
     from ctr_common import trace_recorder
 
     try:
-        trace_recorder.start(path)
+        trace_recorder.start(path, since_start)
     except OSError as error:
         raise CtrError(f"open {path}", errno=error.errno or 0) from None
 

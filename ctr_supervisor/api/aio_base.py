@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import IO, TYPE_CHECKING
 
 from ctr_common.errors import UsageError
+from ctr_supervisor.api import ends
 from ctr_supervisor.api import notifications as blocking_notifications
 from ctr_supervisor.api import process as blocking
 from ctr_supervisor.api.events import Event
@@ -35,6 +36,28 @@ async def readable(fd: int) -> None:
     finally:
         loop.remove_reader(own)
         os.close(own)
+
+
+async def end_of_init(pidfd: int) -> None:
+    """Waits for the end of an init process, and reaps whatever else of ours ends meanwhile; see `ends.Children`."""
+    watcher = ends.children.watch()
+    try:
+        while True:
+            living = ends.children.living()
+            living.pop(pidfd, None)
+            waits = {asyncio.ensure_future(readable(fd)): fd for fd in (pidfd, watcher.fileno(), *living)}
+            try:
+                ready, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
+            fds = [waits[wait] for wait in ready]
+            if pidfd in fds:
+                return
+            ends.take_news(fds, living, watcher)
+    finally:
+        ends.children.unwatch(watcher)
 
 
 class Process(blocking.Process):
@@ -99,7 +122,7 @@ class Process(blocking.Process):
         """Waits for its end; see `Process.wait`. Several tasks may."""
         try:
             async with asyncio.timeout(timeout):
-                await readable(self.pidfd)
+                await (end_of_init if self.init else readable)(self.pidfd)
         except TimeoutError:
             raise TimeoutError(f"process {self.pid} still runs after {timeout:g} seconds") from None
         if self._ask_status is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ctr_common.errors import CtrError
 from ctr_supervisor.api import direct, ends
-from ctr_supervisor.api.aio_base import Container, EventStream, Notification, Process, readable
+from ctr_supervisor.api.aio_base import Container, EventStream, Notification, Process, end_of_init
 from ctr_supervisor.api.container import Container as BlockingContainer
 from ctr_supervisor.api.events import Event
 
@@ -110,7 +110,7 @@ class DirectContainer(Container):
             with pidfd:
                 try:
                     async with asyncio.timeout(timeout):
-                        await readable(pidfd.fileno())
+                        await end_of_init(pidfd.fileno())
                 except TimeoutError:
                     raise TimeoutError(f"container {self.id} still runs after {timeout:g} seconds") from None
                 return await asyncio.to_thread(container.end_of, pidfd.fileno())
@@ -175,7 +175,7 @@ def _end(process: Process) -> None:
     """Ends a process that nobody will hear of."""
     try:
         process.signal("KILL")
-        ends.wait(process.handle, None, "the process")
+        ends.wait(process.handle, None, "the process", init=process.init)
     except CtrError:
         pass
     process.close()

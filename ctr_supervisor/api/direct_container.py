@@ -171,7 +171,7 @@ class DirectContainer(Container):
         process.claim()
         try:
             with errors_of_the_tree():
-                ends.bury_abandoned()
+                ends.children.bury_abandoned()
                 if process.init:
                     self._start_init(process)
                 else:
@@ -207,7 +207,8 @@ class DirectContainer(Container):
         pid, pidfd = created.launched.pid, Fd(created.launched.pidfd.take())
         handle: ends.Handle
         if images is None:
-            handle = ends.Child(pid, pidfd, status_directory)
+            child = handle = ends.Child(pid, pidfd, status_directory)
+            ends.children.add(child)
         else:
             status_directory.close()
             handle = ends.Foreign(pid, pidfd, directory.path)
@@ -290,6 +291,7 @@ class DirectContainer(Container):
             raise
         streams.handed_over()
         child = ends.Child(launched.pid, Fd(launched.pidfd.take()))
+        ends.children.add(child)
         process.started(child, streams.files(), self._console(execution.console_master))
         execution.close()
 
@@ -310,7 +312,7 @@ class DirectContainer(Container):
             process.signal("KILL")
         except CtrError:
             pass
-        ends.wait(process.handle, KILL_TIMEOUT, "the init process")
+        ends.wait(process.handle, KILL_TIMEOUT, "the init process", init=True)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """See the base."""
@@ -318,7 +320,7 @@ class DirectContainer(Container):
         if pidfd is None:
             return self.end_of(-1)
         with pidfd:
-            if not ends.wait_until(pidfd.fileno(), timeout):
+            if not ends.wait_for_init(pidfd.fileno(), timeout):
                 raise TimeoutError(f"container {self._id} still runs after {timeout:g} seconds")
             return self.end_of(pidfd.fileno())
 
@@ -396,10 +398,27 @@ class DirectContainer(Container):
             if status in (containers.RUNNING, containers.PAUSED) and not force:
                 raise WrongState(f"cannot delete container {self._id} that is not stopped: {status}")
             if status != containers.STOPPED:
-                delete.end(container)
+                self._end(container)
             delete.destroy(container)
         finally:
             container.directory.unlock()
+
+    def _end(self, container: containers.Container) -> None:
+        """Kills the init process and waits until it is gone, as `delete.end` does, and reaps what it waits for."""
+        from ctr_supervisor.engine import kill
+
+        pidfd = container.open_pidfd()
+        if pidfd is None:
+            return
+        with Fd(pidfd):
+            try:
+                kill.send(container, kill.SIGKILL)
+            except WrongState:
+                return
+            if not ends.wait_for_init(pidfd, KILL_TIMEOUT):
+                raise CtrError(
+                    f"container init still running {KILL_TIMEOUT:g} seconds after SIGKILL: pid {container.pid}"
+                )
 
     def _with_lock_of(self, container: containers.Container) -> containers.Container:
         """The container as it is now, with the lock that the older view of it holds."""
@@ -449,13 +468,15 @@ class DirectContainer(Container):
         """See the base."""
         from ctr_supervisor.engine import notify
 
-        return Notification(notify.notify_oom(self._living()))
+        container = self._living()
+        return Notification(notify.notify_oom(container), container.open_pidfd())
 
     def notify_memory_pressure(self, level: PressureLevel = "low") -> Notification:
         """See the base."""
         from ctr_supervisor.engine import notify
 
-        return Notification(notify.notify_memory_pressure(self._living(), level))
+        container = self._living()
+        return Notification(notify.notify_memory_pressure(container, level), container.open_pidfd())
 
     # -- checkpoint and restore
 
@@ -477,7 +498,7 @@ class DirectContainer(Container):
         process.claim()
         try:
             with errors_of_the_tree():
-                ends.bury_abandoned()
+                ends.children.bury_abandoned()
                 self._start_init(process, wanted)
         except BaseException:
             process.disclaim()

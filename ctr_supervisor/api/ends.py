@@ -6,6 +6,8 @@ import os
 import select
 import threading
 import time
+import weakref
+from collections.abc import Iterable
 from typing import Protocol
 
 from ctr_common.errors import CtrError, WrongState
@@ -54,19 +56,115 @@ def wait_until(fd: int, timeout: float | None, events: int = select.POLLIN) -> b
             return False
 
 
-# Children that nobody refers to any more and that still run; those that have ended are buried with the next start.
-_abandoned: list[Child] = []
-_abandoned_lock = threading.Lock()
+class Children:
+    """All children of this program that are processes of containers, and have not been reaped.
+
+    The end of a pid namespace waits until each process in it is reaped, those that came by `exec` by their parent: so
+    whoever waits for an init process has to reap the others meanwhile.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: the garbage collector may drop a child while this thread is in here.
+        self._lock = threading.RLock()
+        self._all: weakref.WeakSet[Child] = weakref.WeakSet()
+        # Those that nobody refers to any more, and that still run.
+        self._abandoned: set[Child] = set()
+        self._watchers: set[int] = set()
+
+    def add(self, child: Child, *, abandoned: bool = False) -> None:
+        """There is one more; whoever waits is told."""
+        with self._lock:
+            self._all.add(child)
+            if abandoned:
+                self._abandoned.add(child)
+            for watcher in self._watchers:
+                os.eventfd_write(watcher, 1)
+
+    def living(self) -> dict[int, Child]:
+        """Those that have not been reaped, by pidfd."""
+        with self._lock:
+            found = list(self._all)
+        return {fd: child for child in found if (fd := child.unreaped()) >= 0}
+
+    def bury(self, child: Child) -> None:
+        """Reaps a child that has ended; how it ended is remembered as long as anybody asks."""
+        child.bury()
+        with self._lock:
+            abandoned = child in self._abandoned and child.unreaped() < 0
+            if abandoned:
+                self._abandoned.remove(child)
+        if abandoned:
+            child.close()
+
+    def bury_abandoned(self) -> None:
+        """Reaps those that ended after the last reference to them was gone."""
+        with self._lock:
+            found = list(self._abandoned)
+        for child in found:
+            self.bury(child)
+
+    def watch(self) -> Fd:
+        """An eventfd that tells of new children, until `unwatch`."""
+        watcher = Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+        with self._lock:
+            self._watchers.add(watcher.fileno())
+        return watcher
+
+    def unwatch(self, watcher: Fd) -> None:
+        """Closes it."""
+        with self._lock:
+            self._watchers.discard(watcher.fileno())
+        watcher.close()
 
 
-def bury_abandoned() -> None:
-    """Reaps children that ended after the last reference to them was gone."""
-    with _abandoned_lock:
-        ended = [child for child in _abandoned if wait_until(child.fileno(), 0)]
-        for child in ended:
-            _abandoned.remove(child)
-    for child in ended:
-        child.close()
+children = Children()
+
+
+def wait_for_init(pidfd: int, timeout: float | None) -> bool:
+    """Waits for the end of an init process, and reaps whatever else of ours ends meanwhile.
+
+    Args:
+        timeout: seconds; None waits for ever.
+
+    Returns:
+        Whether it has ended.
+    """
+    deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+    watcher = children.watch()
+    try:
+        while True:
+            living = children.living()
+            living.pop(pidfd, None)
+            poll = select.poll()
+            for fd in (pidfd, watcher.fileno(), *living):
+                poll.register(fd, select.POLLIN)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            ready = dict(poll.poll(None if left is None else min(left, 2**31 - 1)))
+            if pidfd in ready:
+                return True
+            if not ready and deadline is not None and time.monotonic() >= deadline:
+                return False
+            take_news(ready, living, watcher)
+    finally:
+        children.unwatch(watcher)
+
+
+def take_news(ready: Iterable[int], living: dict[int, Child], watcher: Fd) -> None:
+    """Buries those that have ended.
+
+    Args:
+        ready: fds that became readable.
+        living: from `Children.living`.
+        watcher: from `Children.watch`.
+    """
+    for fd in ready:
+        if fd == watcher.fileno():
+            try:
+                os.eventfd_read(fd)
+            except BlockingIOError:
+                pass
+        elif fd in living:
+            children.bury(living[fd])
 
 
 class Child:
@@ -83,6 +181,20 @@ class Child:
         self._directory = status_directory
         self._lock = threading.Lock()
         self._status: int | None = None
+        self._lost = False
+
+    def unreaped(self) -> int:
+        """The pidfd as long as the process was not reaped, -1 afterwards."""
+        return self._pidfd.number if self._status is None and not self._lost else -1
+
+    def bury(self) -> None:
+        """Reaps the process if it has ended."""
+        with self._lock:
+            if self.unreaped() >= 0 and wait_until(self._pidfd.fileno(), 0):
+                try:
+                    self._status = shell_status(self._reap())
+                except WrongState:
+                    pass  # somebody else has reaped it; `status` says so
 
     def fileno(self) -> int:
         """The pidfd.
@@ -110,6 +222,7 @@ class Child:
             # A handler of SIGCHLD that reaps every child, or SIGCHLD ignored.
             known = told(self._pidfd.fileno())
             if known is None:
+                self._lost = True
                 raise WrongState(
                     f"somebody else has waited for process {self.pid}, and its exit status is lost"
                 ) from None
@@ -138,17 +251,13 @@ class Child:
         with self._lock:
             if self._pidfd.number < 0:
                 return
-            if self._status is None and not wait_until(self._pidfd.fileno(), 0):
+            if self.unreaped() >= 0 and not wait_until(self._pidfd.fileno(), 0):
                 heir = Child(self.pid, Fd(self._pidfd.take()), self._directory)
                 self._directory = None
-                with _abandoned_lock:
-                    _abandoned.append(heir)
+                children.add(heir, abandoned=True)
                 return
-            if self._status is None:
-                try:
-                    self._status = shell_status(self._reap())
-                except WrongState:
-                    pass  # somebody else has reaped it
+        self.bury()
+        with self._lock:
             self._pidfd.close()
             if self._directory is not None:
                 self._directory.close()
@@ -232,10 +341,11 @@ def written_down(directory: str) -> int | None:
         return None
 
 
-def wait(handle: Handle, timeout: float | None, what: str) -> int:
+def wait(handle: Handle, timeout: float | None, what: str, *, init: bool) -> int:
     """Waits for the end of a process.
 
     Args:
+        init: it is a container's init process.
         timeout: seconds; None waits for ever.
         what: names it in errors.
 
@@ -246,7 +356,7 @@ def wait(handle: Handle, timeout: float | None, what: str) -> int:
         TimeoutError: it still runs.
         CtrError: its exit status is lost.
     """
-    if not wait_until(handle.fileno(), timeout):
+    if not (wait_for_init if init else wait_until)(handle.fileno(), timeout):
         raise TimeoutError(f"{what} still runs after {timeout:g} seconds")
     return handle.status()
 

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ctr_common.fd import Fd
+from ctr_supervisor.api import ends
 from ctr_supervisor.api.waiting import Waiter
 
 if TYPE_CHECKING:
@@ -19,14 +21,28 @@ class Notification:
     To be waited for by `wait`, by iteration, or by poll(2) and its like on `fileno()` with `take()` after it. Any
     thread may close it while another one waits.
 
+    Args:
+        source: the cgroup's; owned here from now on.
+        pidfd: of the init process, likewise; None when it has ended.
+
     Attributes:
         gone: the container has ended; nothing will come.
     """
 
-    def __init__(self, source: notify.Notification) -> None:
+    def __init__(self, source: notify.Notification, pidfd: int | None) -> None:
         self._source = source
-        self._waiter = Waiter(source.close)
-        self.gone = False
+        self._init = Fd(-1 if pidfd is None else pidfd)
+        self._both = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self._both.register(source.fileno(), select.EPOLLIN)
+        self.gone = pidfd is None
+        if pidfd is not None:
+            self._both.register(pidfd, select.EPOLLIN)
+        self._waiter = Waiter(self._release)
+
+    def _release(self) -> None:
+        self._both.close()
+        self._init.close()
+        self._source.close()
 
     def __enter__(self) -> Notification:
         return self
@@ -47,7 +63,7 @@ class Notification:
         Raises:
             ValueError: it was closed.
         """
-        return self._source.fileno()
+        return self._both.fileno()
 
     def take(self) -> int:
         """How often it happened since the last call. Never waits.
@@ -55,8 +71,10 @@ class Notification:
         Raises:
             ValueError: it was closed.
         """
+        # The end first: what came before it is counted then.
+        self.gone = self.gone or bool(ends.wait_until(self._init.fileno(), 0))
         count = self._source.take()
-        self.gone = self._source.gone
+        self.gone = self.gone or self._source.gone
         return count
 
     def wait(self, timeout: float | None = None) -> int:

@@ -251,7 +251,7 @@ class Process:
             TimeoutError: it still runs.
             WrongState: it was not started; or somebody else has waited for this child of the program.
         """
-        return ends.wait(self.handle, timeout, f"process {self.pid}")
+        return ends.wait(self.handle, timeout, f"process {self.pid}", init=self.init)
 
     def signal(self, signal: int | str) -> None:
         """Sends it a signal, through its pidfd: never to a process that has got its number since.

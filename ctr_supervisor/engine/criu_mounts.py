@@ -58,15 +58,20 @@ def cgroup_mounts(destination: str, config: "Config", paths: "dict[str, str]") -
     done = set()
     for path in paths.values():
         top = path
-        try:
-            while not _kernel.is_mount_root(AT_FDCWD, top):
-                top = os.path.dirname(top)
-        except FileNotFoundError:
-            continue
+        while not is_mount_root(top):
+            top = os.path.dirname(top)
         name = os.path.basename(top)
         if top not in ("/", CGROUP_MOUNT, f"{CGROUP_MOUNT}/unified") and name not in done:
             done.add(name)
             yield f"{destination}/{name}", path
+
+
+def is_mount_root(path: str) -> bool:
+    """Whether a path is the root of a mount; not while it is not there, as some cgroups until a process enters them."""
+    try:
+        return _kernel.is_mount_root(AT_FDCWD, path)
+    except FileNotFoundError:
+        return False
 
 
 def to_dump(config: "Config", bundle: str, cgroup_paths: "dict[str, str]", pid: int) -> "list[list[str]]":

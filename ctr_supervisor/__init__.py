@@ -3,7 +3,7 @@
     import ctr_supervisor as containers
 
     with containers.create("/run/ctrun", "hello", config) as container:
-        process = container.run(containers.Process(["echo", "hello"], init=True, stdout=containers.PIPE))
+        process = container.run(containers.Process(["/bin/echo", "hello"], init=True, stdout=containers.PIPE))
         print(process.communicate()[0])
 
 `create`, `load` and `list` work in this very program. `connect` gives the same, and more, of a running

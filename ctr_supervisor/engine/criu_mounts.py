@@ -26,6 +26,12 @@ DEFAULT_DEVICES = (NULL, "/dev/random", "/dev/full", "/dev/tty", "/dev/zero", "/
 CGROUP_MOUNT = "/sys/fs/cgroup"
 
 
+def clean(path: str) -> str:
+    """An absolute path without doubled slashes, `.` and `..`."""
+    # normpath leaves two slashes at the beginning alone
+    return os.path.normpath("/" + path.lstrip("/"))
+
+
 def is_bind(mount: "Mount") -> bool:
     """Whether an entry of `.mounts` shows what is at another path."""
     return mount.get("type") == "bind" or bool(mount_options.parse(mount.get("options") or []).flags & MS_BIND)
@@ -39,7 +45,7 @@ def externals(config: "Config", bundle: str, cgroup_paths: "dict[str, str]") -> 
         cgroup_paths: the container's cgroups by controller.
     """
     for mount in config.get("mounts") or ():
-        destination = os.path.normpath("/" + mount["destination"])
+        destination = clean(mount["destination"])
         if is_bind(mount):
             yield destination, os.path.join(bundle, mount.get("source") or "")
         elif mount.get("type") == "cgroup":
@@ -169,7 +175,7 @@ def make_mount_points(config: "Config", rootfs: str, bundle: str) -> None:
     covered: list[str] = []
     with Fd(os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
         for mount in config.get("mounts") or ():
-            destination = os.path.normpath("/" + mount["destination"]).lstrip("/")
+            destination = clean(mount["destination"])[1:]
             inside = any(destination.startswith(above + "/") for above in covered)
             covered.append(destination)
             if inside or not destination:

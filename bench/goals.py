@@ -54,6 +54,7 @@ GOALS = (
     Goal("supervised run / crun, wall", ("v2",), (Value("run", SUPERVISED),), Value("run", "crun"), 0.8),
     Goal("supervised run / crun, CPU", ("v2",), (Value("run", SUPERVISED, "cpu"),), Value("run", "crun", "cpu"), 0.8),
     Goal("supervised create+start+delete / crun", ("v2",), (Value(WHOLE, SUPERVISED),), Value(WHOLE, "crun"), 0.8),
+    Goal("the same, CPU", ("v2",), (Value(WHOLE, SUPERVISED, "cpu"),), Value(WHOLE, "crun", "cpu"), 0.8),
     Goal("supervised exec / crun", ("v2",), (Value("exec", SUPERVISED),), Value("exec", "crun"), 0.8),
     Goal("supervised run / floor", BOTH, (Value("run", SUPERVISED),), Value("run", "floor"), 1.5),
     Goal(
@@ -103,6 +104,10 @@ GOALS = (
     ),
     Goal("checkpoint / bare criu", ("v1",), (Value("checkpoint", "ctrun"),), Value("checkpoint", "criu"), 1.15),
     Goal("restore / bare criu", ("v1",), (Value("restore", "ctrun"),), Value("restore", "criu"), 1.15),
+    Goal(
+        "supervised checkpoint / criu", ("v1",), (Value("checkpoint", SUPERVISED),), Value("checkpoint", "criu"), 1.15
+    ),
+    Goal("supervised restore / criu", ("v1",), (Value("restore", SUPERVISED),), Value("restore", "criu"), 1.15),
 )
 
 

@@ -117,7 +117,10 @@ class World:
             try:
                 runtime.run(self.bundle("default", "true"), f"{self.cgroup}-{name}-try")()
             except Exception as error:
-                self.notes.append(f"{name} left out in the {self.view} view: {str(error)[-300:]}")
+                words = str(error).rpartition(": status ")[2] or str(error)
+                note = f"{name} left out in the {self.view} view: {words[-200:]}"
+                if note not in self.notes:
+                    self.notes.append(note)
                 runtime.stop()
                 continue
             self.runtimes[name] = runtime

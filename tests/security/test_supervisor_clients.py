@@ -282,23 +282,28 @@ def test_clients_that_vanish_by_the_thousands_leave_nothing(supervisor: Supervis
     command = encode(
         {"type": "command", "argv": ["ctrun", "list"], "env": [], "umask": 0o22, "fds": ["stdin", "stdout", "stderr"]}
     )
-    ways: list[Callable[[socket.socket], None]] = [
-        lambda _: None,
-        lambda bad: send(bad, HELLO),
-        lambda bad: (send(bad, HELLO), send(bad, encode({"type": "subscribe", "seq": 1})))[0],
-        lambda bad: (send(bad, HELLO), send(bad, encode({"type": "wait", "id": "nobody"})))[0],
-        lambda bad: (send(bad, HELLO), send(bad, encode({"type": "list", "seq": 1})), bad.recv(10))[0],
-        lambda bad: (send(bad, HELLO), send(bad, command, [null] * 3))[0],
-        lambda bad: (send(bad, HELLO), bad.shutdown(socket.SHUT_WR))[0],
-        lambda bad: (send(bad, HELLO), bad.shutdown(socket.SHUT_RD))[0],
-        lambda bad: send(bad, encode({"type": "hello", "fds": ["a", "b"]}), [null, null]),
+    # messages, each with how many fds, or something done to the socket
+    ways: list[list[tuple[bytes, int] | Callable[[socket.socket], object]]] = [
+        [],
+        [(HELLO, 0)],
+        [(HELLO, 0), (encode({"type": "subscribe", "seq": 1}), 0)],
+        [(HELLO, 0), (encode({"type": "wait", "id": "nobody"}), 0)],
+        [(HELLO, 0), (encode({"type": "list", "seq": 1}), 0), lambda bad: bad.recv(10)],
+        [(HELLO, 0), (command, 3)],
+        [(HELLO, 0), lambda bad: bad.shutdown(socket.SHUT_WR)],
+        [(HELLO, 0), lambda bad: bad.shutdown(socket.SHUT_RD)],
+        [(encode({"type": "hello", "fds": ["a", "b"]}), 2)],
     ]
 
     def round_of(count: int) -> None:
         for number in range(count):
             with connect(supervisor) as bad:
                 try:
-                    ways[number % len(ways)](bad)
+                    for step in ways[number % len(ways)]:
+                        if isinstance(step, tuple):
+                            send(bad, step[0], [null] * step[1])
+                        else:
+                            step(bad)
                 except (BrokenPipeError, ConnectionResetError):
                     pass
         until("clients are gone", lambda: clients(supervisor) == 1)

@@ -1,0 +1,105 @@
+"""The supervisor under a service manager: its sockets, and what it tells."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.supervised import Supervisor
+from tests.support.waiting import until
+
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun]
+
+
+@pytest.fixture
+def notified(directory: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(directory / "notify"))
+        made.settimeout(30)
+        yield made
+
+
+def lines(notified: socket.socket) -> list[str]:
+    return notified.recv(65536).decode().splitlines()
+
+
+def wait_for(notified: socket.socket, line: str) -> None:
+    while line not in lines(notified):
+        pass
+
+
+def activated(supervisor: Supervisor, listening: socket.socket, env: dict[str, str]) -> None:
+    """Starts it as a service manager with a socket does."""
+    program = (
+        "import os, sys\n"
+        "os.dup2(int(sys.argv[1]), 3, inheritable=True)\n"
+        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n"
+        "os.execv(sys.argv[2], sys.argv[2:])"
+    )
+    fd = listening.fileno()
+    with open(supervisor.log, "ab") as log:
+        import subprocess
+
+        supervisor.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", program, str(fd), *supervisor.argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **env},
+            pass_fds=[fd],
+        )
+
+
+def test_a_socket_of_the_service_manager_is_served_and_stays(directory: Path, notified: socket.socket) -> None:
+    supervisor = Supervisor(directory)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(supervisor.socket))
+        listening.listen()
+        # A client that comes before the service is served, too.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as early:
+            early.connect(str(supervisor.socket))
+            activated(supervisor, listening, {"NOTIFY_SOCKET": str(directory / "notify")})
+            try:
+                wait_for(notified, "READY=1")
+                with supervisor.client() as client:
+                    assert client.ask("status")["pid"] == supervisor.pid
+                    assert client.ask("upgrade")["upgrades"] == 1
+            finally:
+                assert supervisor.stop() == 0
+    assert supervisor.socket.exists()
+
+
+def test_the_manager_hears_of_readiness_upgrades_life_and_the_end(directory: Path, notified: socket.socket) -> None:
+    supervisor = Supervisor(directory)
+    supervisor.start(env={"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "100000"})
+    ready = lines(notified)
+    assert ready[0] == "READY=1"
+    assert f"MAINPID={supervisor.pid}" in ready
+    wait_for(notified, "WATCHDOG=1")
+    os.kill(supervisor.pid, signal.SIGUSR2)
+    wait_for(notified, "RELOADING=1")
+    wait_for(notified, "READY=1")
+    wait_for(notified, "WATCHDOG=1")
+    os.kill(supervisor.pid, signal.SIGTERM)
+    wait_for(notified, "STOPPING=1")
+    assert supervisor.stop() == 0
+
+
+def test_a_group_may_enter_the_directory_and_connect(directory: Path) -> None:
+    closed = directory / "closed"
+    closed.mkdir(mode=0o700)
+    supervisor = Supervisor(closed, "--group", "65534").start()
+    try:
+        found = os.stat(supervisor.socket)
+        assert (found.st_mode & 0o777, found.st_gid) == (0o660, 65534)
+        found = os.stat(closed)
+        assert (found.st_mode & 0o777, found.st_gid) == (0o710, 65534)
+    finally:
+        supervisor.stop()
+    until("the socket is gone", lambda: not supervisor.socket.exists())

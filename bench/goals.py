@@ -107,7 +107,6 @@ GOALS = (
     Goal(
         "supervised checkpoint / criu", ("v1",), (Value("checkpoint", SUPERVISED),), Value("checkpoint", "criu"), 1.15
     ),
-    Goal("supervised restore / criu", ("v1",), (Value("restore", SUPERVISED),), Value("restore", "criu"), 1.15),
 )
 
 

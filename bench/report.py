@@ -48,7 +48,10 @@ def text(document: dict[str, Any], results: Results) -> str:
             for cells in lines_of_group(rows)
         ]
     out.append("\ngoals")
-    out += [f"  {line}" for line in goal_lines(document["goals"])]
+    out += [f"  {line}" for line in goal_lines([goal for goal in document["goals"] if goal["value"] is not None])]
+    missing = [f"{goal['goal']} ({goal['view']})" for goal in document["goals"] if goal["value"] is None]
+    if missing:
+        out.append(f"  not measured: {'; '.join(missing)}")
     out.append("")
     out += [f"note: {note}" for note in document["notes"]]
     out.append(noise_line(document))

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ctr_common import fastjson
 from ctr_common.errors import ContainerNotFound, CtrError, WrongState
@@ -115,7 +115,7 @@ class DirectContainer(Container):
     @property
     def status(self) -> Status:
         """See the base."""
-        return cast("Status", self.engine().status())
+        return self.engine().status()
 
     @property
     def state(self) -> ContainerState:
@@ -153,7 +153,10 @@ class DirectContainer(Container):
 
     def _status_of(self, container: containers.Container) -> int | None:
         status = self._own_status()
-        return ends.written_down(container.directory.path) if status is None else status
+        if status is None:
+            ends.children.bury_all()
+            status = ends.written_down(container.directory.path)
+        return status
 
     def _own_status(self) -> int | None:
         """How an init process that was started here has ended; reaps it. None where that is not to be known here."""
@@ -171,7 +174,7 @@ class DirectContainer(Container):
         process.claim()
         try:
             with errors_of_the_tree():
-                ends.children.bury_abandoned()
+                ends.children.bury_all()
                 if process.init:
                     self._start_init(process)
                 else:
@@ -350,6 +353,7 @@ class DirectContainer(Container):
         status = self._own_status()
         path = f"{self._root}/{self._id}"
         if status is None:
+            ends.children.bury_all()
             status = ends.status_of_other(pidfd, path) if pidfd >= 0 else ends.written_down(path)
         return status
 
@@ -384,7 +388,7 @@ class DirectContainer(Container):
         except ContainerNotFound:
             if not force:
                 raise
-        self._own_status()
+        ends.children.bury_all()
 
     def _destroy(self, force: bool) -> None:
         from ctr_supervisor.engine import delete
@@ -498,7 +502,7 @@ class DirectContainer(Container):
         process.claim()
         try:
             with errors_of_the_tree():
-                ends.children.bury_abandoned()
+                ends.children.bury_all()
                 self._start_init(process, wanted)
         except BaseException:
             process.disclaim()

@@ -96,11 +96,9 @@ class Children:
         if abandoned:
             child.close()
 
-    def bury_abandoned(self) -> None:
-        """Reaps those that ended after the last reference to them was gone."""
-        with self._lock:
-            found = list(self._abandoned)
-        for child in found:
+    def bury_all(self) -> None:
+        """Reaps all that have ended, which writes down how containers did."""
+        for child in self.living().values():
             self.bury(child)
 
     def watch(self) -> Fd:

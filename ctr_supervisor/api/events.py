@@ -182,8 +182,12 @@ class DirectEvents(EventStream):
                     self._tell("created", pid=self._container.pid)
             elif mask & IN_MOVED_TO and name == CONFIG_FILE and self._container.state.get("prepared"):
                 self._tell("updated")
-            elif mask & IN_DELETE and name == FIFO_FILE and self._container.is_alive():
+            elif mask & IN_DELETE and name == FIFO_FILE and not self._ended and self._was_started():
                 self._tell("started", pid=self._container.pid)
+
+    def _was_started(self) -> bool:
+        """Whether the fifo went because of the start; a deletion takes everything else as well, after the process."""
+        return self._container.is_alive() or os.path.exists(self._container.directory.file(STATE_FILE))
 
     def _tell_stats(self) -> None:
         from ctr_supervisor.engine import stats

@@ -278,9 +278,15 @@ static void handle_error(struct session *session, const struct packet *packet)
         vanished(session, reason(INVALID));
         return;
     }
-    auto_free char *message = packet_text(&error, "message"), *step = packet_text(&error, "step");
-    report_error(session->options, "supervisor at %s: %s%s%s", session->path, step ? step : "", step ? ": " : "",
-                 message ? message : "an error without a message");
+    auto_free char *step = packet_text(&error, "step"), *message = packet_text(&error, "message");
+    auto_free char *syscall_name = packet_text(&error, "syscall"), *path = packet_text(&error, "path");
+    const char *what = message && *message ? message : syscall_name ? syscall_name : "an error without a message";
+    bool named = path && *path && !strstr(what, path);
+    int64_t number;
+    bool numbered = packet_number(&error, "errno", 1, INT_MAX, &number);
+    report_error(session->options, "supervisor at %s: %s%s%s%s%s%s%s", session->path, step ? step : "",
+                 step ? ": " : "", what, named ? " " : "", named ? path : "", numbered ? ": " : "",
+                 numbered ? error_text((int)number) : "");
     end(session, FAILURE);
 }
 

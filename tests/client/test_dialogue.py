@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctr_common.errors import ConfigError
+from ctr_common.errors import ConfigError, StateError
 from ctr_common.kernel import _kernel
 from tests.client.fake import LIMIT, Client, Supervisor, receive
 
@@ -193,6 +194,16 @@ def test_an_error_is_a_log_line_like_those_of_the_direct_way(
     assert code == 1
     assert err.startswith('time="2')
     assert f'level=error msg="supervisor at {supervisor.path}: the job \\"x\\" crashed"' in err
+
+
+def test_an_error_is_told_with_all_that_is_known_of_it(start: Callable[..., Client], supervisor: Supervisor):
+    client = start("list")
+    wire, _ = supervisor.serve()
+    wire.send("output", None, fd=2, data=b"")
+    wire.send_error(StateError(step="reading it", syscall="open", errno=errno.ENOENT, path="/x/state.json"))
+    code, _, err = client.end()
+    assert code == 1
+    assert "reading it: open /x/state.json: no such file or directory" in err
 
 
 @pytest.mark.parametrize("what", GARBAGE)

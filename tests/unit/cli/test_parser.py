@@ -2,7 +2,7 @@ import pytest
 
 from ctr_common.errors import UsageError
 from ctr_supervisor.cli import parser
-from ctr_supervisor.cli.parser import BOOL, INT, INTS, STRINGS, Flag
+from ctr_supervisor.cli.parser import BOOL, INT, INTS, OPTIONAL, STRINGS, Flag
 
 FLAGS = (
     Flag("bundle", "", short="b"),
@@ -11,6 +11,7 @@ FLAGS = (
     Flag("env", "", STRINGS, "e"),
     Flag("gids", "", INTS, "g"),
     Flag("format", "", default="table"),
+    Flag("supervisor", "", OPTIONAL),
 )
 
 
@@ -24,6 +25,13 @@ def parse(*arguments, anywhere=False):
 def test_one_dash_and_two_are_alike(form):
     parsed = parse(*form, "id")
     assert (parsed.string("bundle"), parsed.rest) == ("x", ["id"])
+
+
+@pytest.mark.parametrize("anywhere", [False, True])
+@pytest.mark.parametrize(("form", "value"), [("--supervisor", ""), ("-supervisor=/x", "/x"), ("--supervisor=", "")])
+def test_an_optional_value_is_never_the_next_argument(form, value, anywhere):
+    parsed = parse(form, "id", anywhere=anywhere)
+    assert (parsed.has("supervisor"), parsed.string("supervisor"), parsed.rest) == (True, value, ["id"])
 
 
 def test_absent_flags_have_their_defaults():

@@ -443,7 +443,7 @@ def manages_system() -> bool:
     The answer is in whose the service manager of "the user" is: root's own, or that of the user behind root. Real root
     who asks for rootless cgroups, by `--rootless=true`, means the manager of its own session, as with runc.
     """
-    from ctr_supervisor.engine.runtime import in_initial_user_namespace
+    from ctr_common.userns import in_initial_user_namespace
 
     if os.geteuid() != 0 or in_initial_user_namespace():
         return False

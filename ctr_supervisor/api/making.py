@@ -1,7 +1,7 @@
 """The engine at work for a program that goes on: with streams of the caller's choice, and safe beside other threads.
 
-Nothing of the program changes but the fds that are its own: no fork runs Python, no directory, mask, environment or
-signal handler is touched (ctr_common/programs.py and ctr_init/program.py say how).
+Nothing of the program changes but the fds that are its own: beside other threads no fork runs Python, and no directory,
+mask, environment or signal handler is touched (ctr_common/programs.py and ctr_init/program.py say how).
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ class KeptStateDir(StateDir):
 
 
 class Making(create.Creation):
-    """A creation whose setup worker is a program of its own."""
+    """A creation whose setup worker is a program of its own where this one has other threads.
+
+    Else it is a fork as everywhere: nobody is there to see what that changes of this process for a moment.
+    """
 
     def __init__(
         self, runtime: Runtime, directory: KeptStateDir, config: Config, bundle: str, options: CreateOptions
@@ -126,6 +129,9 @@ class Making(create.Creation):
 
     def make_cgroups(self) -> None:
         """Starts the worker's interpreter first: what it does until it is needed takes no time."""
+        if programs.is_alone():
+            super().make_cgroups()
+            return
         ours, theirs = _kernel.socketpair()
         self.worker_socket = Fd(ours)
         with Fd(theirs):
@@ -141,7 +147,9 @@ class Making(create.Creation):
         self.container.state["external_descriptors"] = described
 
     def set_up_namespaces(self, launched: launch.Launched) -> str | None:
-        """Has the program do what the fork of an engine does elsewhere."""
+        """Has the program do what a fork does elsewhere."""
+        if self.worker is None:
+            return super().set_up_namespaces(launched)
         send_plan(self.worker_socket.fileno(), self.plan(launched.pid, launched.pidfd.fileno()))
         done, console_wanted, hooks = _kernel.MSG_WORKER_DONE, _kernel.MSG_CONSOLE, _kernel.MSG_WORKER_HOOKS
         with Channel(self.worker_socket.take(), "setup worker") as channel:

@@ -172,6 +172,17 @@ def test_changed_device_rules_replace_the_program_on_the_cgroup(box):
 
 
 @v2
+def test_cgroups_with_the_same_device_rules_share_a_program(box):
+    rules = [{"allow": False}]
+    one, other = (box.created(name, devices=rules) for name in ("one", "other"))
+    first, second = (_kernel.bpf_prog_query(cgroups.clone_fd(), BPF_CGROUP_DEVICE) for cgroups in (one, other))
+    assert first == second
+    # and what is set anew on one of them leaves the other alone
+    one.set({"devices": [{"allow": True}]})
+    assert _kernel.bpf_prog_query(other.clone_fd(), BPF_CGROUP_DEVICE) == second
+
+
+@v2
 def test_several_programs_on_the_cgroup_become_one(box):
     cgroups = box.manager()
     cgroups.create()

@@ -300,3 +300,46 @@ def test_more_fds_can_be_handed_to_a_process(make: Make):
         with open(writing, "wb") as out, container.run(init("echo hello >&3", extra_files=[out])) as process:
             assert process.wait(60) == 0
         assert pipe.read() == b"hello\n"
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_terminal_is_made_beside_other_threads(make: Make):
+    container = make()
+    with container.run(init("tty; stty size", terminal=True, console_size=(70, 20))) as process:
+        assert process.console is not None
+        seen = b""
+        while chunk := process.console.read():
+            seen += chunk
+        assert seen == b"/dev/pts/0\r\n20 70\r\n"
+        assert process.wait(60) == 0
+
+
+@pytest.mark.usefixtures("busy")
+@pytest.mark.needs_user_namespaces
+def test_a_user_namespace_is_set_up_beside_other_threads(make: Make, config: Config):
+    config["linux"]["namespaces"].append({"type": "user"})
+    ids = [{"containerID": 0, "hostID": 0, "size": 1000}]
+    config["linux"].update(uidMappings=ids, gidMappings=ids)
+    with make(config).run(init("cat /proc/self/uid_map", stdout=api.PIPE)) as process:
+        output, _ = process.communicate(timeout=60)
+    assert output is not None
+    assert output.split() == [b"0", b"0", b"1000"]
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_failed_start_beside_other_threads_leaves_nothing_and_can_be_tried_again(make: Make, config: Config):
+    config["hooks"] = {"createContainer": [{"path": "/bin/false"}]}
+    container = make(config)
+    with pytest.raises(api.HookError, match="createContainer"):
+        container.run(init("exit 0"))
+    assert container.status == "stopped"
+    with pytest.raises(api.HookError):
+        container.run(init("exit 0"))
+
+
+@pytest.mark.usefixtures("busy")
+def test_a_mount_that_is_refused_is_told_as_everywhere(make: Make, config: Config):
+    config["mounts"].append({"destination": "/x", "type": "no-such-type", "source": "none"})
+    with pytest.raises(api.SetupError, match="no-such-type|/x") as error:
+        make(config).run(init("exit 0"))
+    assert error.value.errno

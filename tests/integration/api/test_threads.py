@@ -17,6 +17,7 @@ import ctr_supervisor as api
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_GET_DUMPABLE
 from tests.integration.api.conftest import Make, init, open_fds, script, zombies
+from tests.support import leaks
 from tests.support.bundles import Config
 from tests.support.runtime import Runtime
 from tests.support.waiting import until
@@ -186,18 +187,21 @@ def picture(inheritable: int) -> dict[str, object]:
 def test_many_lives_leave_no_fd_and_no_dead_child(make: Make):
     def life() -> None:
         container = make()
+        ids.append(container.id)
         with container.run(init("cat", stdin=api.PIPE, stdout=api.PIPE)) as process:
             with container.run(script("tty", terminal=True)) as other:
                 other.wait(60)
             process.communicate(b"x")
         container.destroy()
 
+    ids: list[str] = []
     life()
     fds = open_fds()
     for _ in range(10):
         life()
     assert open_fds() == fds
     assert zombies() == []
+    assert [leaks.cgroups(id) for id in ids] == [set()] * len(ids)
 
 
 def test_processes_that_nobody_holds_are_reaped(make: Make):

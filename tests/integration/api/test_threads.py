@@ -201,7 +201,7 @@ def test_many_lives_leave_no_fd_and_no_dead_child(make: Make):
         life()
     assert open_fds() == fds
     assert zombies() == []
-    assert [leaks.cgroups(id) for id in ids] == [set()] * len(ids)
+    assert [leaks.cgroups(each) for each in ids] == [set()] * len(ids)
 
 
 def test_processes_that_nobody_holds_are_reaped(make: Make):

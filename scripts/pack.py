@@ -26,6 +26,7 @@ ROOTS = (
     "ctr_init.inside",
     "ctr_init.plan",
     "ctr_init.worker",
+    "ctr_supervisor.cgroups.devices_ebpf",
     "ctr_supervisor.cgroups.v1",
     "ctr_supervisor.cgroups.v2",
     "ctr_supervisor.cli.main",

@@ -9,12 +9,14 @@ from typing import Any
 from tests.clients.daemons import CLEAN_ENV, kill_users_of, remove_cgroups, unmount_below
 from tests.clients.users import User
 from tests.support.command import Result, run
+from tests.support.needs import lacking
 from tests.support.terminal import Terminal
 
 # Podman's own default raises both limits, which a root without CAP_SYS_RESOURCE may not.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+pids_limit = {pids_limit}
 [engine]
 cgroup_manager = "{driver}"
 events_logger = "file"
@@ -55,7 +57,9 @@ class Podman:
         directory.mkdir()
         (directory / "networks").mkdir()
         (directory / "runtime-dir").mkdir(mode=0o700)
-        settings = CONTAINERS_CONF.format(runtime=runtime, directory=directory, driver=driver)
+        # its default, and none where there is nobody to hold it
+        pids_limit = 0 if lacking("needs_limits") else 2048
+        settings = CONTAINERS_CONF.format(runtime=runtime, directory=directory, driver=driver, pids_limit=pids_limit)
         (directory / "containers.conf").write_text(settings)
         # a kernel-made overlay needs no privilege since 5.11, but its whiteouts do on some hosts; vfs always works
         storage = "vfs" if rootless else "overlay"

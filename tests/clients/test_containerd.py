@@ -12,7 +12,8 @@ import pytest
 from tests.clients.containerd import IMAGE, Containerd
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.needs_containerd
+# ctr asks for shares of the CPU always
+pytestmark = [pytest.mark.needs_containerd, pytest.mark.needs_limits]
 Background = Callable[..., str]
 
 

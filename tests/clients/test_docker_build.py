@@ -50,6 +50,7 @@ def test_a_failing_step_fails_the_build_with_its_status(docker: Docker, director
     assert "returned a non-zero code: 9" in result.err
 
 
+@pytest.mark.needs_limits
 def test_steps_have_the_default_limits_asked_for(docker: Docker, directory: Path, tag: str):
     read = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max"
     (directory / "Dockerfile").write_text(f"FROM busybox\nRUN ({read}) > /limit\n")

@@ -236,6 +236,7 @@ def test_top_takes_arguments_of_ps(docker: Docker, docker_background: Background
     assert lines[1].split()[1:] == ["sleep", "4321"]
 
 
+@pytest.mark.needs_limits
 def test_stats_read_the_containers_cgroup(docker: Docker, docker_background: Background):
     name = docker_background("--memory", "64m")
     line = docker("stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDs}}", name).text
@@ -263,6 +264,7 @@ def test_rm_force_ends_a_running_container(docker: Docker, docker_background: Ba
     assert docker("inspect", name).code == 1
 
 
+@pytest.mark.needs_limits
 def test_a_container_over_its_memory_limit_is_told_apart(docker: Docker, docker_name: str):
     command = ["run", "--name", docker_name, "--memory", "16m", "--memory-swap", "16m", "busybox", "tail", "/dev/zero"]
     assert docker(*command).code == 137

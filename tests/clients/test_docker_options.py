@@ -40,41 +40,48 @@ def namespace(kind: str) -> str:
 
 
 @pytest.mark.covers(".linux.resources.memory.limit")
+@pytest.mark.needs_limits
 def test_memory_limit(docker_run: Run):
     script = cgroup_file("memory/memory.limit_in_bytes", "memory.max")
     assert docker_run("-m", "48m", script=script).text == str(48 << 20)
 
 
 @pytest.mark.covers(".linux.resources.memory.reservation")
+@pytest.mark.needs_limits
 def test_memory_reservation(docker_run: Run):
     script = cgroup_file("memory/memory.soft_limit_in_bytes", "memory.low")
     assert docker_run("--memory-reservation", "24m", script=script).text == str(24 << 20)
 
 
 @pytest.mark.covers(".linux.resources.cpu.quota", ".linux.resources.cpu.period")
+@pytest.mark.needs_limits
 def test_cpus(docker_run: Run):
     script = cgroup_file("cpu/cpu.cfs_quota_us", "cpu.max")
     assert docker_run("--cpus", "0.5", script=script).text.split()[0] == "50000"
 
 
 @pytest.mark.covers(".linux.resources.cpu.shares")
+@pytest.mark.needs_limits
 def test_cpu_shares(docker_run: Run):
     script = cgroup_file("cpu/cpu.shares", "cpu.weight")
     assert docker_run("--cpu-shares", "512", script=script).text in ("512", "20")
 
 
 @pytest.mark.covers(".linux.resources.cpu.cpus", ".linux.resources.cpu.mems")
+@pytest.mark.needs_limits
 def test_cpuset(docker_run: Run):
     script = "awk '/Cpus_allowed_list/ { print $2 }' /proc/self/status"
     assert docker_run("--cpuset-cpus", "0", script=script).text == "0"
 
 
+@pytest.mark.needs_limits
 def test_pids_limit(docker_run: Run):
     script = cgroup_file("pids/pids.max", "pids.max")
     assert docker_run("--pids-limit", "17", script=script).text == "17"
 
 
 @pytest.mark.covers(".linux.resources.pids.limit")
+@pytest.mark.needs_limits
 def test_pids_limit_stops_a_fork_loop(docker_run: Run):
     script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done; echo never"
     result = docker_run("--pids-limit", "6", script=script)

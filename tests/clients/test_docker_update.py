@@ -19,6 +19,7 @@ QUOTA = cgroup_file("cpu/cpu.cfs_quota_us", "cpu.max")
 
 
 @pytest.mark.needs_docker
+@pytest.mark.needs_limits
 def test_docker_changes_the_limits_of_a_running_container(docker: Docker, docker_background: Background):
     name = docker_background("-m", "64m", "--memory-swap", "64m")
     docker("update", "-m", "96m", "--memory-swap", "96m", "--pids-limit", "33", "--cpuset-cpus", "0", name).ok()
@@ -27,6 +28,7 @@ def test_docker_changes_the_limits_of_a_running_container(docker: Docker, docker
 
 
 @pytest.mark.needs_docker
+@pytest.mark.needs_limits
 def test_docker_changes_one_limit_and_the_others_stay(docker: Docker, docker_background: Background):
     name = docker_background("-m", "64m", "--memory-swap", "64m", "--pids-limit", "44")
     docker("update", "--cpus", "0.5", name).ok()
@@ -35,6 +37,7 @@ def test_docker_changes_one_limit_and_the_others_stay(docker: Docker, docker_bac
 
 
 @pytest.mark.needs_podman
+@pytest.mark.needs_limits
 def test_podman_changes_the_limits_of_a_running_container(podman: Podman, podman_background: Background):
     name = podman_background("--memory", "64m", "--memory-swap", "64m")
     podman("update", "--memory", "48m", "--cpus", "0.5", name).ok()

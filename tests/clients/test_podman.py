@@ -130,6 +130,7 @@ def test_restart_gives_a_new_process(podman: Podman, podman_background: Backgrou
     assert podman.inspect(name)["State"]["Pid"] not in (0, first)
 
 
+@pytest.mark.needs_limits
 def test_limits_reach_the_cgroup(podman_run: Run):
     v1 = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max cpu/cpu.cfs_quota_us"
     v2 = "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max"

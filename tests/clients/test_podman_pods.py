@@ -101,6 +101,7 @@ def test_a_pod_is_paused_resumed_and_stopped_as_a_whole(podman: Podman, pod: str
     podman("pod", "rm", pod).ok()
 
 
+@pytest.mark.needs_limits
 def test_kube_play_of_a_pod(podman: Podman, pod: str, directory: Path):
     (directory / "colour").write_text("blue")
     manifest = directory / "pod.yaml"

@@ -29,7 +29,7 @@ from tests.support.cgroups import in_v2_view
 from tests.support.runtime import Runtime
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun]
+pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.needs_limits]
 covers = pytest.mark.covers
 
 MIB = 1 << 20

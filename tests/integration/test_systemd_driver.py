@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.needs_root,
     pytest.mark.needs_ctrun,
     pytest.mark.needs_busybox,
+    pytest.mark.needs_limits,
     pytest.mark.needs_command("dbus-daemon"),
     pytest.mark.usefixtures("no_leaks"),
 ]

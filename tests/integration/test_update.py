@@ -21,7 +21,12 @@ from tests.support.needs import lacking
 from tests.support.runtime import Runtime
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.usefixtures("no_leaks")]
+pytestmark = [
+    pytest.mark.needs_root,
+    pytest.mark.needs_ctrun,
+    pytest.mark.needs_limits,
+    pytest.mark.usefixtures("no_leaks"),
+]
 covers = pytest.mark.covers
 
 MIB = 1 << 20

@@ -148,6 +148,7 @@ def test_a_cgroup_path_stays_in_its_hierarchy(ctrun: Runtime, bundle: Bundles, c
 
 
 @pytest.mark.parametrize("cgroup", ["..", "/../other", "pids:..", "devices:/../../"])
+@pytest.mark.needs_limits
 def test_exec_does_not_leave_the_containers_cgroups(ctrun: Runtime, bundle: Bundles, container_id: str, cgroup: str):
     with running(ctrun, bundle(plain, args=FOREVER), container_id):
         result = ctrun("exec", "--cgroup", cgroup, container_id, "true")

@@ -55,6 +55,10 @@ def _cgroup_v2() -> str:
     return "needs cgroup v2"
 
 
+def _limits() -> str:
+    return _cgroup_v1() and _cgroup_v2() and "needs cgroup controllers"
+
+
 def _systemd() -> str:
     # sd_booted(3)
     return "" if os.path.isdir("/run/systemd/system") else "needs systemd"
@@ -120,6 +124,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "needs_direct": _direct,
     "needs_cgroup_v1": _cgroup_v1,
     "needs_cgroup_v2": _cgroup_v2,
+    "needs_limits": _limits,
     "needs_systemd": _systemd,
     "needs_apparmor": _apparmor,
     "needs_ctrun": _ctrun,

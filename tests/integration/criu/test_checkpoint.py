@@ -95,6 +95,7 @@ def test_the_restored_process_is_told_like_that_of_a_creation(box: Restorable) -
     box.end()
 
 
+@pytest.mark.needs_limits
 def test_the_restored_container_is_in_its_cgroups_with_the_limits_of_the_bundle(box: Restorable) -> None:
     box.count()
     box.checkpoint().ok()

@@ -109,6 +109,7 @@ def test_every_kind_of_failure_comes_back_as_itself(client: Client, container_id
     assert "no request is called nonsense" in str(client.failure("nonsense"))
 
 
+@pytest.mark.needs_limits
 def test_pausing_updating_and_looking_at_a_container(client: Client, cheap_bundle: Cheap, container_id: str) -> None:
     client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))
     client.ask("subscribe")

@@ -239,8 +239,8 @@ REFUSED: dict[str, tuple[Change, str, str]] = {
         'namespace {"foo" ""} does not exist, expected one of cgroup, ipc',
     ),
     "a namespace twice": (
-        with_namespace(type="pid"),
-        ".linux.namespaces[5]",
+        lambda config: config["linux"]["namespaces"].insert(1, {"type": "pid"}),
+        ".linux.namespaces[1]",
         'malformed spec file: duplicated ns {"pid" ""}',
     ),
     "a namespace path that is not there": (

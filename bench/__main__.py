@@ -10,6 +10,7 @@ bench/README.md shows.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,8 @@ def main() -> int:
     if os.geteuid() != 0:
         parser.error("benchmarks need root")
     os.environ.pop("CTRUN_SUPERVISOR", None)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     views = given.views.split(",") if given.views else views_here()
     document = run(given, views)
     results = Results([Row.from_dict(row) for row in document["rows"]])
@@ -114,7 +117,17 @@ def in_view(part: dict[str, Any]) -> dict[str, Any]:
             command += ["unshare", "-m", "--propagation", "private", "sh", "-c", UNIFIED_VIEW, "sh"]
         command += [sys.executable, "-m", "bench", "--part", json.dumps(part)]
         try:
-            subprocess.run(command, check=True, pass_fds=[fd], cwd=ROOT)
+            with subprocess.Popen(command, pass_fds=[fd], cwd=ROOT) as process:
+                try:
+                    status = process.wait()
+                except BaseException:
+                    # it has containers to delete
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+                    process.terminate()
+                    process.wait()
+                    raise
+            if status:
+                raise SystemExit(f"bench: measuring the {part['view']} view ended with {status}")
         finally:
             os.close(fd)
         found: dict[str, Any] = json.loads(Path(answer.name).read_text())
@@ -123,6 +136,9 @@ def in_view(part: dict[str, Any]) -> dict[str, Any]:
 
 def measure_view(part: dict[str, Any]) -> int:
     """The process in a view: measures, and writes down what it found."""
+    # the terminal's interrupt reaches the parent too, which then asks for the end
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # as /run is everywhere: on a disk every rename would wait for it
     tmpfs = "/dev/shm" if os.path.ismount("/dev/shm") else None
     rows: list[Row] = []

@@ -68,7 +68,7 @@ class Runtime:
         command = self("delete", "--force", container)
         subprocess.run(command.argv, env=command.environment, check=False, capture_output=True)
 
-    def processes(self) -> dict[str, int]:
+    def processes(self) -> dict[str, list[int]]:
         """Pids of what stays resident, by what it is."""
         return {}
 
@@ -105,12 +105,9 @@ class Supervised(Runtime):
         """The same with another state root, and another supervisor."""
         return Supervised(self.name, self.program, self.world, root)
 
-    def processes(self) -> dict[str, int]:
+    def processes(self) -> dict[str, list[int]]:
         """The supervisor and what it keeps ready."""
-        found = {"supervisor": self.daemon.pid}
-        for number, child in enumerate(children(self.daemon.pid), start=1):
-            found[f"pool {number}"] = child
-        return found
+        return {"supervisor": [self.daemon.pid], "pool": descendants(self.daemon.pid)}
 
     def stop(self) -> None:
         """Ends the supervisor."""
@@ -147,6 +144,9 @@ class Floor(Runtime):
         return Command([*self.program, *bundle.floor_options, bundle.rootfs, cgroup, *bundle.arguments])
 
 
-def children(pid: int) -> list[int]:
-    """Pids of the child processes of a process."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def descendants(pid: int) -> list[int]:
+    """Pids of the processes below a process."""
+    found = []
+    for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(word), *descendants(int(word))]
+    return found

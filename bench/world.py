@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,6 +237,16 @@ def cgroups(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def remove_tree(cgroup: Path) -> None:
-    """Removes a cgroup and those below it."""
+    """Removes a cgroup and those below it, with the processes that an interrupted benchmark left there."""
     for directory, _, _ in os.walk(cgroup, topdown=False):
-        os.rmdir(directory)
+        deadline = time.monotonic() + 10
+        while True:
+            for word in Path(directory, "cgroup.procs").read_text().split():
+                os.kill(int(word), signal.SIGKILL)
+            try:
+                os.rmdir(directory)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)

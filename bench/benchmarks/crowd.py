@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.measure import take_turns
-from bench.memory import pss
+from bench.memory import pss_of_all
 from bench.results import Row
 from bench.runtimes import Runtime
 from bench.world import World
@@ -30,8 +30,8 @@ def measure(world: World) -> Iterator[Row]:
                 there += new
                 list(pool.map(lambda name: start(world, owner, name), new))
                 yield from starts(world, count)
-                for what, pid in owner.processes().items():
-                    values = {"memory": [float(pss(pid))]}
+                for what, pids in owner.processes().items():
+                    values = {"memory": [float(pss_of_all(pids))]}
                     yield Row(f"memory with {count} running of its {what}", "default", world.view, owner.name, values)
         finally:
             list(pool.map(owner.remove, there))

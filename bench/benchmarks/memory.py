@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.measure import CommandFailed
-from bench.memory import pss
+from bench.memory import pss, pss_of_all
 from bench.results import Row
 from bench.subreaper import become_subreaper
 from bench.waiting import until
@@ -34,8 +34,9 @@ def measure(world: World) -> Iterator[Row]:
                 pids.append(int(pid_file.read_text()))
             values = [float(pss(pid)) for pid in pids]
             yield Row("memory of a created container's process", "default", world.view, name, {"memory": values})
-            for what, pid in runtime.processes().items():
-                yield Row(f"memory of its {what}", "default", world.view, name, {"memory": [float(pss(pid))]})
+            for what, resident in runtime.processes().items():
+                memory = {"memory": [float(pss_of_all(resident))]}
+                yield Row(f"memory of its {what}", "default", world.view, name, memory)
         finally:
             for container in containers:
                 runtime.remove(container)

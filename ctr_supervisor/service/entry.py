@@ -165,6 +165,16 @@ class Entry:
             return PAUSED
         return CREATED if self.fifo else RUNNING
 
+    def is_alive(self) -> bool:
+        """Whether its init process runs; without a pidfd by its pid."""
+        if self.pid <= 0 or self.ended:
+            return False
+        return self.pidfd.number >= 0 or process_status.is_alive(self.pid, self.start_time)
+
+    def is_of_another_release(self) -> bool:
+        """Whether state.json is there and can't be judged: the container may be a healthy one."""
+        return self.problem is not None and self.problem.errno == 0 and "version" in self.problem.message
+
     def is_frozen(self) -> bool:
         """Whether somebody froze its cgroup."""
         if self._freezer.number < 0 and self.pidfd.number < 0:
@@ -217,6 +227,11 @@ class Entry:
             described["annotations"] = annotations
         described["owner"] = owner
         return described
+
+    def add_exit_status(self, described: dict[str, Any]) -> None:
+        """Adds how it ended to `describe`, where that is known."""
+        if described["status"] == STOPPED and self.exit_status is not None:
+            described["exit_status"] = self.exit_status
 
     # -- how it ended
 

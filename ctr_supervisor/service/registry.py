@@ -108,7 +108,7 @@ class Registry:
         status = self._status(entry)
         described = entry.describe(status, entry.owner if as_answer else "")
         if as_answer:
-            add_exit_status(described, entry)
+            entry.add_exit_status(described)
         return described
 
     def describe_all(
@@ -134,7 +134,7 @@ class Registry:
             except ContainerNotFound:
                 continue
             if as_answer:
-                add_exit_status(found[-1], entry)
+                entry.add_exit_status(found[-1])
         return found
 
     def ids(self) -> list[str]:
@@ -166,13 +166,13 @@ class Registry:
     def count(self) -> tuple[int, int]:
         """How many containers there are, and how many of them have a living process."""
         self.refresh()
-        return len(self._entries), sum(1 for entry in self._entries.values() if is_alive(entry))
+        return len(self._entries), sum(1 for entry in self._entries.values() if entry.is_alive())
 
     def live(self) -> list[tuple[str, dict[str, str]]]:
         """Ids and cgroups, by controller, of the containers with a living process."""
         self.refresh()
         return [
-            (entry.id, entry.state.get("cgroup_paths") or {}) for entry in self._entries.values() if is_alive(entry)
+            (entry.id, entry.state.get("cgroup_paths") or {}) for entry in self._entries.values() if entry.is_alive()
         ]
 
     def half_made(self, older_than: float = HALF_MADE_AFTER) -> list[str]:
@@ -194,12 +194,7 @@ class Registry:
                 old = os.stat(entry.directory.path, follow_symlinks=False).st_mtime <= newest
             except OSError:
                 continue
-            if (
-                old
-                and not entry.prepared
-                and not entry.directory.is_locked()
-                and not is_of_another_release(entry.problem)
-            ):
+            if old and not entry.prepared and not entry.directory.is_locked() and not entry.is_of_another_release():
                 found.append(entry.id)
         return sorted(found)
 
@@ -348,7 +343,7 @@ class Registry:
             self._take_state(entry)
         if STATUS_FILE in names and entry.ended and not entry.settled and not self._tells_statuses:
             self._settle(entry)
-        if LOCK_FILE in names and is_alive(entry):
+        if LOCK_FILE in names and entry.is_alive():
             self._tell_pauses(entry)
 
     def _take_state(self, entry: Entry) -> None:
@@ -578,24 +573,6 @@ class Registry:
             entry.close()
         self._epoll.close()
         self._changes.close()
-
-
-def add_exit_status(described: dict[str, Any], entry: Entry) -> None:
-    """Adds how a stopped container ended, where that is known."""
-    if described["status"] == STOPPED and entry.exit_status is not None:
-        described["exit_status"] = entry.exit_status
-
-
-def is_alive(entry: Entry) -> bool:
-    """Whether its init process runs; without a pidfd by its pid."""
-    if entry.pid <= 0 or entry.ended:
-        return False
-    return entry.pidfd.number >= 0 or process_status.is_alive(entry.pid, entry.start_time)
-
-
-def is_of_another_release(problem: CtrError | None) -> bool:
-    """Whether state.json is there and can't be judged: the container may be a healthy one."""
-    return problem is not None and problem.errno == 0 and "version" in problem.message
 
 
 def kernel_tells_statuses() -> bool:

@@ -14,7 +14,7 @@ from ctr_common.wire import Packet, Wire
 from ctr_supervisor.cli import parser, surroundings
 from ctr_supervisor.engine.runtime import in_initial_user_namespace
 from ctr_supervisor.process.parent import shell_status
-from ctr_supervisor.service import pool, requests, shown
+from ctr_supervisor.service import pool, requests, shown, succession
 from ctr_supervisor.service.connection import Connection, Peer
 from ctr_supervisor.service.events import Hub
 from ctr_supervisor.service.loop import WRITABLE, Loop
@@ -23,9 +23,6 @@ from ctr_supervisor.service.registry import HALF_MADE_AFTER, Registry
 from ctr_supervisor.service.waits import Waits
 
 SIGTERM = 15
-
-# Told of a fd, and returns it.
-Keep = Callable[[int], int]
 
 # Namespaces in which a client must be where the supervisor is: the job looks at paths, pids and devices in its place.
 SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
@@ -82,7 +79,7 @@ class Supervisor:
         ends: of the pool's sockets.
         group: whose members may connect too.
         systemd_cgroup: containers of its own are made by systemd, unless a request says otherwise.
-        saved: what `export` of the program before this one returned; None at a start.
+        saved: what `succession.export` of the program before this one returned; None at a start.
 
     Attributes:
         answers: what is done with a request that is no job, by its type; may be added to.
@@ -121,9 +118,9 @@ class Supervisor:
         self.default_root = surroundings.DEFAULT_ROOT if os.geteuid() == 0 and in_initial_user_namespace() else ""
         # Of programs before this one; jobs are still under way there.
         self.old_pools: list[pool.Ends] = []
-        self._job_count = 0
-        self._wait_requests: list[tuple[Connection, dict[str, Any]]] = []
-        self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
+        self.job_count = 0
+        self.wait_requests: list[tuple[Connection, dict[str, Any]]] = []
+        self.unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
         self._surroundings = identity("self")
         self.answers: dict[str, Callable[[Connection, Packet], None]] = {
             "config": self._config,
@@ -134,12 +131,12 @@ class Supervisor:
             "status": self._status,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
-            "wait": self._wait,
+            "wait": self.wait,
         }
         loop.add(listener.fileno(), self._accept)
         self.use_pool(ends)
         if saved is not None:
-            self._restore(saved)
+            succession.restore(self, saved)
         self.undo_half_made()
         # What was too young to be judged.
         loop.call_later(2 * HALF_MADE_AFTER, self.undo_half_made)
@@ -156,9 +153,10 @@ class Supervisor:
         """Jobs go to this pool from now on."""
         self.ends = ends
         os.set_blocking(ends.jobs.fileno(), False)
-        self._listen_to(ends)
+        self.listen_to(ends)
 
-    def _listen_to(self, ends: pool.Ends) -> None:
+    def listen_to(self, ends: pool.Ends) -> None:
+        """Hears what a pool reports."""
         for wire in (ends.reports, ends.control):
             os.set_blocking(wire.fileno(), False)
         self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(ends), urgent=True)
@@ -189,19 +187,20 @@ class Supervisor:
             connection: who gets the answer; None for nobody.
             request: its fds go along.
         """
-        self._job_count += 1
-        started = Job(self._job_count, kind, connection, request)
+        self.job_count += 1
+        started = Job(self.job_count, kind, connection, request)
         self.jobs[started.number] = started
         fds = {name: request.fd(name) for name in request.fd_names}
         if connection is not None and kind != "request":
             fds["connection"] = connection.wire.fileno()
             connection.give()
-        self._send_job(fds, {"job": started.number, "kind": kind, **fields})
+        self.send_job(fds, {"job": started.number, "kind": kind, **fields})
         request.close()
         return started
 
-    def _send_job(self, fds: dict[str, int], fields: dict[str, Any]) -> None:
-        if not self._unsent:
+    def send_job(self, fds: dict[str, int], fields: dict[str, Any]) -> None:
+        """Sends a job to the pool, now or when there is room; the fds stay the caller's."""
+        if not self.unsent:
             try:
                 self.ends.jobs.send("job", fds, **fields)
                 return
@@ -209,20 +208,20 @@ class Supervisor:
                 if error.errno != errno.EAGAIN:
                     raise
         # All workers are busy, and the socket is full.
-        self._unsent.append(({name: os.dup(fd) for name, fd in fds.items()}, fields))
-        if len(self._unsent) == 1:
+        self.unsent.append(({name: os.dup(fd) for name, fd in fds.items()}, fields))
+        if len(self.unsent) == 1:
             self.loop.add(self.ends.jobs.fileno(), lambda _: self._send_unsent(), WRITABLE)
 
     def _send_unsent(self) -> None:
-        while self._unsent:
-            fds, fields = self._unsent[0]
+        while self.unsent:
+            fds, fields = self.unsent[0]
             try:
                 self.ends.jobs.send("job", fds, **fields)
             except ProtocolError as error:
                 if error.errno == errno.EAGAIN:
                     return
                 raise
-            self._unsent.popleft()
+            self.unsent.popleft()
             for fd in fds.values():
                 os.close(fd)
         self.loop.remove(self.ends.jobs.fileno())
@@ -332,16 +331,17 @@ class Supervisor:
             connected.setblocking(False)
             peer = Peer(connected)
             wire = Wire(connected.detach(), "client")
-            connection = Connection(self.loop, wire, peer, self.root, self.handle, self._on_end)
+            connection = Connection(self.loop, wire, peer, self.root, self.handle, self.on_end)
             self.connections.add(connection)
             if not peer.may_connect(self.group):
                 connection.fail(ProtocolError(f"uid {peer.uid} may not use this supervisor"))
 
-    def _on_end(self, connection: Connection) -> None:
+    def on_end(self, connection: Connection) -> None:
+        """A connection was closed, from either side."""
         self.connections.discard(connection)
         self.waits.forget(connection)
         self.order.forget(connection)
-        self._wait_requests = [entry for entry in self._wait_requests if entry[0] is not connection]
+        self.wait_requests = [entry for entry in self.wait_requests if entry[0] is not connection]
         for subscription in connection.subscriptions.values():
             self.hub.unsubscribe(subscription)
         for found in list(self.jobs.values()):
@@ -401,14 +401,19 @@ class Supervisor:
 
         connection.answer(request, features=features())
 
-    def _wait(self, connection: Connection, request: Packet) -> None:
+    def wait(self, connection: Connection, request: Packet) -> None:
+        """The request `wait`.
+
+        Raises:
+            CtrError: there is no such container or process.
+        """
         entry = (connection, request.body)
 
         def answer(status: int | None) -> None:
-            self._wait_requests.remove(entry)
+            self.wait_requests.remove(entry)
             connection.answer(request, status=status)
 
-        self._wait_requests.append(entry)
+        self.wait_requests.append(entry)
 
         try:
             if pid := request.get("pid", int, 0):
@@ -416,7 +421,7 @@ class Supervisor:
             else:
                 connection.when_closed.append(self.registry.wait(id_of(request), answer))
         except CtrError:
-            self._wait_requests.remove(entry)
+            self.wait_requests.remove(entry)
             raise
 
     def _subscribe(self, connection: Connection, request: Packet) -> None:
@@ -426,11 +431,13 @@ class Supervisor:
         container_id = request.get("id", str, "")
         self.registry.refresh()
         # What happens once the client knows that it is told must be told.
-        self._add_subscription(connection, seq, container_id)
+        self.add_subscription(connection, seq, container_id)
         connection.answer(request)
         self.hub.resume()
 
-    def _add_subscription(self, connection: Connection, seq: int, container_id: str) -> None:
+    def add_subscription(self, connection: Connection, seq: int, container_id: str) -> None:
+        """Has a client told of events, from the hub's next `resume` on."""
+
         def deliver(event: dict[str, Any]) -> bool:
             if connection.behind:
                 return False
@@ -481,113 +488,6 @@ class Supervisor:
             connection.close()
         self.hub.close()
         self.registry.close()
-
-    # -- another program in this process (upgrade.py)
-
-    def export(self, keep: Keep) -> dict[str, Any]:
-        """What the next program needs to go on, for `saved`.
-
-        Args:
-            keep: told of every fd that the next program is to have.
-        """
-        connections = list(self.connections)
-        numbers = {connection: index for index, connection in enumerate(connections)}
-        pools = [
-            [
-                -1 if ends is not self.ends else keep(ends.jobs.fileno()),
-                keep(ends.reports.fileno()),
-                keep(ends.control.fileno()),
-            ]
-            for ends in (self.ends, *self.old_pools)
-        ]
-        jobs = [
-            {
-                "number": found.number,
-                "kind": found.kind,
-                "connection": -1 if found.connection is None else numbers[found.connection],
-                "request": found.request.body,
-                "pid": found.pid,
-                "ends_with_client": found.ends_with_client,
-                "done": found.done,
-            }
-            for found in self.jobs.values()
-        ]
-        queued = [
-            [numbers[connection], request.body, {name: keep(request.fd(name)) for name in request.fd_names}]
-            for connection in connections
-            for request in self.order.of(connection)
-        ]
-        return {
-            "started": self.started,
-            "upgrades": self.upgrades,
-            "commands": self.commands,
-            "job_count": self._job_count,
-            "connections": [connection.export(keep) for connection in connections],
-            "jobs": jobs,
-            "pools": pools,
-            "unsent": [[{name: keep(fd) for name, fd in fds.items()}, fields] for fds, fields in self._unsent],
-            "queued": queued,
-            "waits": self.waits.export(),
-            "wait_requests": [[numbers[connection], body] for connection, body in self._wait_requests],
-            "registry": self.registry.export(keep),
-        }
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        self.started = saved["started"]
-        self.upgrades = saved["upgrades"] + 1
-        self.commands = saved["commands"]
-        self._job_count = saved["job_count"]
-        self.waits.restore(saved["waits"])
-        connections = [self._restore_connection(one) for one in saved["connections"]]
-        for one in saved["jobs"]:
-            connection = connections[one["connection"]] if one["connection"] >= 0 else None
-            found = self.jobs[one["number"]] = Job(one["number"], one["kind"], connection, Packet(one["request"], {}))
-            found.pid = one["pid"]
-            found.ends_with_client = one["ends_with_client"]
-            found.done = one["done"]
-            found.of_old_pool = True
-            if found.pid:
-                self.jobs_by_pid[found.pid] = found
-            if connection is not None and found.kind == "request":
-                self.order.must_wait(connection, found.request)
-        for jobs, reports, control in saved["pools"]:
-            ends = pool.Ends(jobs, reports, control)
-            self.old_pools.append(ends)
-            self._listen_to(ends)
-            if jobs >= 0:
-                try:
-                    ends.control.send("retire")
-                except ProtocolError:
-                    # It is gone, which is read in its turn.
-                    pass
-                ends.jobs.close()
-        for fds, fields in saved["unsent"]:
-            self.jobs[fields["job"]].of_old_pool = False
-            self._send_job(fds, fields)
-            for fd in fds.values():
-                os.close(fd)
-        for index, body, fds in saved["queued"]:
-            self.handle(connections[index], Packet(body, fds))
-        for index, body in saved["wait_requests"]:
-            packet = Packet(body, {})
-            try:
-                self._wait(connections[index], packet)
-            except CtrError as error:
-                connections[index].answer_error(packet, error)
-        self.hub.resume()
-        self.connections_by_number = connections
-
-    def _restore_connection(self, saved: dict[str, Any]) -> Connection:
-        wire = Wire(saved["fd"], "client")
-        with socket.socket(fileno=os.dup(wire.fileno())) as connected:
-            peer = Peer(connected)
-        connection = Connection(self.loop, wire, peer, self.root, self.handle, self._on_end)
-        self.connections.add(connection)
-        connection.restore(saved)
-        for seq, container_id, queue, lost in saved["subscriptions"]:
-            self._add_subscription(connection, seq, container_id)
-            connection.subscriptions[seq].restore(queue, lost)
-        return connection
 
     # -- the thin client
 

@@ -14,7 +14,7 @@ from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.version import VERSION as RELEASE
 from ctr_common.wire import Packet, Wire, decode, encode
-from ctr_supervisor.service import options
+from ctr_supervisor.service import options, succession
 from ctr_supervisor.service.connection import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Upgrade:
             kept.append(fd)
             return fd
 
-        state = supervisor.export(keep)
+        state = succession.export(supervisor, keep)
         numbers = [one["fd"] for one in state["connections"]]
         asked = [
             [numbers.index(connection.wire.fileno()), request.body]

@@ -39,19 +39,24 @@ def _direct() -> str:
     return "looks at the process of a direct command" if os.environ.get("CTR_TEST_SUPERVISOR") else ""
 
 
+def _cgroup_mounts(fstype: str) -> list[Path]:
+    """Where cgroups are mounted; others, of a CRIU that was killed for instance, are nobody's to use."""
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [
+        Path(words[4])
+        for words in lines
+        if words[words.index("-") + 1] == fstype and words[4].startswith("/sys/fs/cgroup")
+    ]
+
+
 def _cgroup_v1() -> str:
-    hierarchies = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    found = any("cgroup" in line[line.index("-") :][:2] for line in hierarchies)
-    return "" if found else "needs cgroup v1"
+    return "" if _cgroup_mounts("cgroup") else "needs cgroup v1"
 
 
 def _cgroup_v2() -> str:
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if words[words.index("-") + 1] == "cgroup2":
-            controllers = Path(words[4], "cgroup.controllers").read_text().split()
-            if {"memory", "pids"} <= set(controllers):
-                return ""
+    for mount in _cgroup_mounts("cgroup2"):
+        if {"memory", "pids"} <= set((mount / "cgroup.controllers").read_text().split()):
+            return ""
     return "needs cgroup v2"
 
 

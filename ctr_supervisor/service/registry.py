@@ -341,7 +341,7 @@ class Registry:
     def _take_changes(self, entry: Entry, names: set[str]) -> None:
         if STATE_FILE in names or FIFO_FILE in names:
             self._take_state(entry)
-        if STATUS_FILE in names and entry.ended and not entry.settled and not self._tells_statuses:
+        if STATUS_FILE in names and entry.ended and entry.pidfd.number < 0:
             self._settle(entry)
         if LOCK_FILE in names and entry.is_alive():
             self._tell_pauses(entry)
@@ -369,19 +369,21 @@ class Registry:
         if entry.pid <= 0:
             return
         if must or len(self._by_pidfd) < self._fds_max:
-            try:
-                pidfd = process_status.open_pidfd(entry.pid, entry.start_time)
-            except OSError:
-                pidfd = None
+            pidfd = open_pidfd(entry.pid, entry.start_time)
             if pidfd is not None:
                 entry.pidfd = Fd(pidfd)
                 self._by_pidfd[pidfd] = entry
                 self._epoll.register(pidfd, READABLE)
                 return
-        # It has ended, or there is no fd left.
-        if not process_status.is_alive(entry.pid, entry.start_time):
-            entry.ended = entry.settled = True
-            entry.read_status_file()
+        # It is gone, or there is no fd left.
+        if process_status.is_alive(entry.pid, entry.start_time):
+            return
+        entry.ended = True
+        if entry.read_status_file() or self._silent or entry.watch < 0:
+            entry.settled = True
+        else:
+            # The keeper has reaped it, and may be about to write how it ended.
+            self.loop.call_later(KEEPER_TIME, lambda: self._settle_late(entry))
 
     def _take_end(self, entry: Entry, events: int) -> None:
         if not entry.ended:
@@ -573,6 +575,19 @@ class Registry:
             entry.close()
         self._epoll.close()
         self._changes.close()
+
+
+def open_pidfd(pid: int, start_time: int) -> int | None:
+    """A pidfd that is certainly of that process, which may have ended but is not reaped; None if it is gone."""
+    try:
+        pidfd = _kernel.pidfd_open(pid)
+    except OSError:
+        return None
+    found = process_status.read_stat(pid)
+    if found is not None and found[1] == start_time:
+        return pidfd
+    os.close(pidfd)
+    return None
 
 
 def kernel_tells_statuses() -> bool:

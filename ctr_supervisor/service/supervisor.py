@@ -258,6 +258,8 @@ class Supervisor:
                 fds = {name: packet.fd(name) for name in packet.fd_names}
                 found.connection.answer(found.request, fds, **body)
         elif packet.type == "event":
+            # Before it is started, so that its end is seen however soon that comes.
+            self.registry.refresh()
             if packet.get("event", str, "") in TOLD_BY_JOBS:
                 self.hub.happened(packet.body["event"], packet.get("id", str, ""))
         elif packet.type == "failure" and found.connection is not None:

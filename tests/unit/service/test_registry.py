@@ -130,14 +130,43 @@ def test_the_life_of_a_container_is_told(pretend: Pretender, registry: Registry,
 
 
 def test_a_life_that_was_over_before_anybody_looked_is_told_in_order(
-    pretend: Pretender, registry: Registry, told: Events
+    pretend: Pretender, registry: Registry, loop: Loop, told: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "KEEPER_TIME", 0.02)
     pid = pretend.run("c")
     pretend.kill(pid)
     pretend.reap(pid)
     registry.refresh()
+    serve_until(loop, lambda: len(told) == 3)
     assert names(told) == [("c", "created"), ("c", "started"), ("c", "exited")]
     assert "status" not in told[2]
+
+
+def test_a_keeper_may_write_later_than_anybody_looks(
+    pretend: Pretender, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEPER_TIME", 60)
+    pid = pretend.run("c")
+    pretend.kill(pid)
+    pretend.reap(pid)
+    ends: list[int | None] = []
+    registry.wait("c", ends.append)
+    assert (registry.status("c"), ends) == ("stopped", [])
+    pretend.directory("c").write("exit-status", b"1792\n")
+    registry.refresh()
+    assert ends == [7]
+
+
+@needs_statuses
+def test_one_that_ended_before_anybody_looked_but_is_not_reaped_is_heard_to_the_end(
+    pretend: Pretender, registry: Registry, told: Events
+) -> None:
+    pid = pretend.run("c")
+    pretend.kill(pid)
+    assert registry.status("c") == "stopped"
+    pretend.reap(pid)
+    assert registry.exit_status("c") == 137
+    assert told[-1]["status"] == 137
 
 
 @needs_statuses

@@ -63,14 +63,17 @@ def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
         out_read, out_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
-                pid = _spawn(hook, stdin, out_write)
+                pid, pidfd = _spawn(hook, stdin, out_write)
             except OSError as error:
                 raise HookError(
                     "fork/exec", step=step, path=path, json_path=place, errno=error.errno or 0, syscall="execve"
                 ) from None
             finally:
                 os.close(out_write)
-            status, output = _wait(pid, out_read, deadline)
+            try:
+                status, output = _wait(pid, pidfd, out_read, deadline)
+            finally:
+                os.close(pidfd)
         finally:
             os.close(out_read)
     finally:
@@ -91,7 +94,7 @@ def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
         )
 
 
-def _spawn(hook: "Hook", stdin: int, output: int) -> int:
+def _spawn(hook: "Hook", stdin: int, output: int) -> "tuple[int, int]":
     # A hook without env gets an empty environment, not ours (runtime-spec: env has the same semantics as IEEE Std
     # 1003.1's environ), and none of our fds: all of them are close-on-exec.
     environment: dict[bytes, bytes] = {}
@@ -102,34 +105,47 @@ def _spawn(hook: "Hook", stdin: int, output: int) -> int:
     # fd of this process, which may have other threads.
     arguments = hook.get("args") or [hook["path"]]
     entries = [name + b"=" + value for name, value in environment.items()]
-    pid, pidfd = _kernel.spawn(hook["path"], arguments, entries, [(stdin, 0), (output, 1), (output, 2)], True)
-    os.close(pidfd)
-    return pid
+    return _kernel.spawn(hook["path"], arguments, entries, [(stdin, 0), (output, 1), (output, 2)], True)
 
 
-def _wait(pid: int, output: int, deadline: "float | None") -> "tuple[int | None, bytes]":
+def _wait(pid: int, pidfd: int, output: int, deadline: "float | None") -> "tuple[int | None, bytes]":
     """Status (None: killed at the deadline) and what it printed."""
     collected = bytearray()
-    pidfd = _kernel.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(output, select.POLLIN)
+    while True:
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        events = poll.poll(remaining)
+        if any(fd == output for fd, _ in events) and not _collect(output, collected):
+            # The hook closed its output, or a grandchild holds it no more; only its end counts from here on.
+            poll.unregister(output)
+        if any(fd == pidfd for fd, _ in events):
+            _collect(output, collected)
+            return _reap(pid, pidfd), bytes(collected)
+        if not events and deadline is not None and time.monotonic() >= deadline:
+            _kernel.pidfd_send_signal(pidfd, 9)
+            _reap(pid, pidfd)
+            return None, bytes(collected)
+
+
+def _reap(pid: int, pidfd: int) -> int:
+    """Wait status of a child that has ended, or ends.
+
+    Raises:
+        HookError: somebody else has reaped it, and the kernel (before 6.15) tells nobody its status.
+    """
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(output, select.POLLIN)
-        while True:
-            remaining = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            events = poll.poll(remaining)
-            if any(fd == output for fd, _ in events) and not _collect(output, collected):
-                # The hook closed its output, or a grandchild holds it no more; only its end counts from here on.
-                poll.unregister(output)
-            if any(fd == pidfd for fd, _ in events):
-                _collect(output, collected)
-                return os.waitpid(pid, 0)[1], bytes(collected)
-            if not events and deadline is not None and time.monotonic() >= deadline:
-                _kernel.pidfd_send_signal(pidfd, 9)
-                os.waitpid(pid, 0)
-                return None, bytes(collected)
-    finally:
-        os.close(pidfd)
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        # A program that uses the engine may ignore SIGCHLD, or reap whatever is there.
+        try:
+            status = _kernel.pidfd_info(pidfd)
+        except OSError:
+            status = None
+    if status is None:
+        raise HookError("somebody else has waited for the hook, and its exit status is lost")
+    return status
 
 
 def _collect(output: int, collected: bytearray) -> bool:

@@ -32,7 +32,8 @@ class Event:
 
     Attributes:
         type: created, started, paused, resumed, updated, deleted, exited, exec-started, exec-exited, oom, stats, or
-            lost (events that this reader was too slow for). In-process nobody is told of pauses and execs.
+            lost (events that this reader was too slow for). In-process nobody is told of pauses and execs. A program that
+            ends at once may have exited before anybody sees that it was started.
         id: of the container.
         time: seconds since the epoch.
         data: what belongs to it: `pid`, `status` (the exit status, where it is known), `count` of lost ones, `stats`.

@@ -54,7 +54,10 @@ def run(step: str, work: "Callable[..., Any]", *arguments: "Any") -> "Any":
             os.kill(pid, SIGKILL)
             raise
         finally:
-            os.waitpid(pid, 0)
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass  # a program that uses the engine may reap whatever is there
     if not answer:
         raise ProtocolError("the process that speaks to the kernel's network died, or took too long", step=step)
     data = fastjson.loads(answer)

@@ -347,3 +347,28 @@ def test_a_mount_that_is_refused_is_told_as_everywhere(make: Make, config: Confi
     with pytest.raises(api.SetupError, match="no-such-type|/x") as error:
         make(config).run(init("exit 0"))
     assert error.value.errno
+
+
+@pytest.fixture
+def sigchld_ignored() -> Iterator[None]:
+    """The kernel reaps every child at once."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("sigchld_ignored")
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_program_that_ignores_the_ends_of_children_learns_of_them(
+    make: Make, config: Config, alone: bool, request: pytest.FixtureRequest
+):
+    if not alone:
+        request.getfixturevalue("busy")
+    config["hooks"] = {"createRuntime": [{"path": "/bin/true"}], "poststop": [{"path": "/bin/true"}]}
+    container = make(config, networks=[{"type": "loopback"}])
+    with container.run(init("exit 7")) as process:
+        assert process.wait(60) == 7
+    container.destroy()
+    config["hooks"] = {"createRuntime": [{"path": "/bin/false"}]}
+    with pytest.raises(api.HookError, match="exit status 1"):
+        make(config).run(init("exit 7"))

@@ -83,9 +83,17 @@ static void handle_signal(pid_t pid, int pidfd, struct relay *relay)
     (void)syscall(SYS_pidfd_send_signal, pidfd, signal.ssi_signo, NULL, 0);
 }
 
+/* Signals and waits are for a process that was made here, and for no other that the number may stand for. */
+static bool is_child(pid_t pid)
+{
+    siginfo_t found = {0};
+
+    return waitid(P_PID, (id_t)pid, &found, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
 static int serve(pid_t pid, struct relay *relay, int connection, bool (*handle)(void *), void *context)
 {
-    auto_fd pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+    auto_fd pidfd = is_child(pid) ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
     struct pollfd watched[WATCHED];
 
     if (pidfd < 0)

@@ -131,6 +131,18 @@ def test_what_makes_no_sense_while_the_process_runs_ends_the_connection_only(
     assert client.end()[0] == 3
 
 
+def test_a_process_that_is_no_child_of_the_client_is_not_attended(start: Callable[..., Client], supervisor: Supervisor):
+    client = start("run", "x")
+    wire, _ = supervisor.serve()
+    wire.send("attend", None, pid=os.getpid(), id="", root="", finish=False)
+    with receive(wire, "ended") as message:
+        assert message.body["status"] == 1
+    wire.send("exit", None, status=1)
+    code, _, err = client.end()
+    assert code == 1
+    assert f"waiting for the container process {os.getpid()}: no child process" in err
+
+
 # -- signals
 
 TRAPS = "; ".join(

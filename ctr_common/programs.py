@@ -32,7 +32,9 @@ def spawn(module: str, function: str, fd_map: "Sequence[tuple[int, int]]") -> "t
     Raises:
         CtrError: there is no interpreter.
     """
-    stub = STUB.format(paths=paths.search_path(), module=module, function=function)
+    # Ours by its absolute path, however this program has found it.
+    found = [paths.ROOT, *(path for path in paths.search_path() if path != paths.ROOT)]
+    stub = STUB.format(paths=found, module=module, function=function)
     environment = [f"{name}={value}" for name, value in os.environ.copy().items()]
     try:
         return _kernel.spawn(sys.executable, [sys.executable, "-I", "-S", "-c", stub], environment, fd_map, True)

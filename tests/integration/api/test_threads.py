@@ -16,6 +16,7 @@ import pytest
 import ctr_supervisor as api
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_GET_DUMPABLE
+from ctr_supervisor.service.registry import kernel_tells_statuses
 from tests.integration.api.conftest import Make, init, open_fds, script, zombies
 from tests.support import leaks
 from tests.support.bundles import Config
@@ -28,6 +29,9 @@ pytestmark = [
     pytest.mark.needs_ctr_init,
     pytest.mark.usefixtures("nothing_left"),
 ]
+
+# The kernel tells how a process ended that somebody else has reaped.
+needs_statuses = pytest.mark.skipif(not kernel_tells_statuses(), reason="needs Linux 6.15")
 
 PR_GET_CHILD_SUBREAPER = 37
 THREADS = 6
@@ -216,6 +220,7 @@ def test_processes_that_nobody_holds_are_reaped(make: Make):
         container.destroy(force=True)
 
 
+@needs_statuses
 def test_a_program_that_reaps_every_child_learns_the_status_all_the_same(make: Make):
     container = make()
     with container.run(init("read x; exit 5", stdin=api.PIPE)) as process:
@@ -357,6 +362,7 @@ def sigchld_ignored() -> Iterator[None]:
     signal.signal(signal.SIGCHLD, before)
 
 
+@needs_statuses
 @pytest.mark.usefixtures("sigchld_ignored")
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_program_that_ignores_the_ends_of_children_learns_of_them(

@@ -189,6 +189,57 @@ def test_upgrades_leave_no_fds_and_processes_behind(client: Client, supervisor: 
     until("their sockets are closed", lambda: supervisor.fds() <= before)
 
 
+def test_a_command_in_the_foreground_goes_on_with_its_streams_and_status(
+    supervisor: Supervisor, client: Client, cheap_bundle: Cheap, container_id: str, direct: Runtime
+) -> None:
+    bundle = cheap_bundle("sh", "-c", "echo before; read line; echo after $line; exit 6")
+    command = subprocess.Popen(
+        [direct.path, f"--supervisor={supervisor.socket}", *direct.globals, "run", "-b", bundle, container_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "before\n"
+        assert client.ask("upgrade")["upgrades"] == 1
+        assert client.ask("state", id=container_id)["container"]["status"] == "running"
+        out, err = command.communicate("word\n", timeout=30)
+    assert (command.returncode, out, err) == (6, "after word\n", "")
+    until("it is deleted", lambda: client.ask("list")["containers"] == [])
+
+
+def test_commands_of_clients_go_on_under_upgrades(
+    supervisor: Supervisor, cheap_bundle: Cheap, new_container_id: Callable[[], str], direct: Runtime
+) -> None:
+    bundle = cheap_bundle("sh", "-c", "echo hello; exit 4")
+    argv = [direct.path, f"--supervisor={supervisor.socket}", *direct.globals, "run", "-b", bundle]
+    wrong: list[str] = []
+    done = threading.Event()
+
+    def load(name: str) -> None:
+        while not done.is_set() and not wrong:
+            result = subprocess.run(
+                [*argv, name], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            )
+            if (result.returncode, result.stdout, result.stderr) != (4, "hello\n", ""):
+                wrong.append(repr(result))
+
+    threads = [threading.Thread(target=load, args=(new_container_id(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    with supervisor.client() as asking:
+        for upgrades in range(1, 4):
+            assert asking.ask("upgrade")["upgrades"] == upgrades
+        done.set()
+        for thread in threads:
+            thread.join(60)
+        assert wrong == []
+        until("nothing is left", lambda: asking.ask("list")["containers"] == [])
+        assert asking.ask("status")["commands"] > 0
+
+
 @pytest.fixture
 def launcher(directory: Path) -> Path:
     """A copy of the launcher that can be spoiled."""

@@ -3,11 +3,14 @@
 import argparse
 import grp
 import os
+import select
 import sys
 from collections.abc import Sequence
 
 from ctr_common.errors import CtrError
 from ctr_common.version import VERSION
+
+STDERR = 2
 
 
 class Options(argparse.Namespace):
@@ -82,5 +85,12 @@ def complain(error: CtrError) -> None:
 
 
 def log(line: str) -> None:
-    """A line on stderr, which a service manager keeps."""
-    print(f"ctr-supervisor: {line}", file=sys.stderr, flush=True)
+    """A line on stderr, which a service manager keeps; dropped when nobody reads there, since nothing may wait."""
+    poll = select.poll()
+    try:
+        poll.register(STDERR, select.POLLOUT)
+        if any(events & select.POLLOUT for _, events in poll.poll(0)):
+            os.write(STDERR, f"ctr-supervisor: {line}\n".encode("utf-8", "surrogateescape"))
+    except OSError:
+        # ignoring: there is no other place to tell of it
+        pass

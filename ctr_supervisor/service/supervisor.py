@@ -14,7 +14,7 @@ from ctr_common.wire import Packet, Wire
 from ctr_supervisor.cli import parser, surroundings
 from ctr_supervisor.engine.runtime import in_initial_user_namespace
 from ctr_supervisor.process.parent import shell_status
-from ctr_supervisor.service import pool, requests, shown, succession
+from ctr_supervisor.service import options, pool, requests, shown, succession
 from ctr_supervisor.service.connection import Connection, Peer
 from ctr_supervisor.service.events import Hub
 from ctr_supervisor.service.loop import WRITABLE, Loop
@@ -31,6 +31,9 @@ TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
 # Verbs whose job ends when its client does: those that only show something, and those that make a process, which is to
 # be the client's child.
 END_WITH_CLIENT = {"create", "events", "exec", "features", "help", "list", "ps", "restore", "run", "spec", "state"}
+
+# Of what jobs say while they work.
+LOGGED = ("warning", "error")
 
 # Events that nothing shows but the report of the job; the registry sees the others by itself.
 TOLD_BY_JOBS = ("updated",)
@@ -262,12 +265,16 @@ class Supervisor:
             self.registry.refresh()
             if packet.get("event", str, "") in TOLD_BY_JOBS:
                 self.hub.happened(packet.body["event"], packet.get("id", str, ""))
+        elif packet.type == "log":
+            if packet.get("level", str, "") in LOGGED:
+                options.log(f"{packet.get('id', str, '')}: {packet.get('line', str, '')}")
         elif packet.type == "failure" and found.connection is not None:
             found.connection.answer_error(found.request, from_dict(packet.get("error", dict, {})))
         elif packet.type == "done":
             found.done = True
-            # What it did is told before anything that happens next.
-            self.registry.refresh()
+            if len(self.hub):
+                # What it did is told before anything that happens next.
+                self.registry.refresh()
             self._forget_job(found)
 
     def _read_control(self, ends: pool.Ends) -> None:

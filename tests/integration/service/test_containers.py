@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,29 @@ def test_the_status_counts(client: Client, supervisor: Supervisor, cheap_bundle:
     client.ask("kill", id=container_id, signal=int(signal.SIGKILL))
     client.ask("wait", id=container_id)
     assert client.ask("status")["running"] == 0
+
+
+@pytest.mark.parametrize("upgraded", [False, True])
+def test_containers_have_the_limits_that_the_supervisor_was_started_with(
+    client: Client, supervisor: Supervisor, cheap_bundle: Cheap, container_id: str, upgraded: bool
+) -> None:
+    if upgraded:
+        client.ask("upgrade")
+    usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+    own = resource.prlimit(supervisor.pid, resource.RLIMIT_NOFILE)
+    assert own == (usual[1], usual[1])
+    reader, writer = os.pipe()
+    bundle = cheap_bundle("sh", "-c", "ulimit -Sn; ulimit -Hn")
+    client.ask("run", {"stdout": writer}, id=container_id, bundle=str(bundle))
+    os.close(writer)
+    with open(reader) as file:
+        assert tuple(map(int, file.read().split())) == usual
+
+
+def test_a_signal_of_the_supervisor_is_not_held_back_from_containers(
+    client: Client, cheap_bundle: Cheap, container_id: str
+) -> None:
+    client.ask("upgrade")
+    pid = client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))["pid"]
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert int(status["SigBlk"], 16) == int(status["SigIgn"], 16) == 0

@@ -11,6 +11,7 @@ from ctr_supervisor.api import direct, ends
 from ctr_supervisor.api.aio_base import Container, EventStream, Notification, Process, end_of_init
 from ctr_supervisor.api.container import Container as BlockingContainer
 from ctr_supervisor.api.events import Event
+from ctr_supervisor.api.events import EventStream as BlockingEvents
 
 if TYPE_CHECKING:
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
@@ -19,24 +20,29 @@ if TYPE_CHECKING:
 
 
 class _DirectEvents(EventStream):
-    """A blocking stream, one call of which is under way in a thread."""
+    """A blocking stream, one call of which is under way in a thread as long as somebody has asked for an event."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: BlockingEvents) -> None:
         self._source = source
+        self._call: asyncio.Future[Event | None] | None = None
 
     async def next(self, timeout: float | None = None) -> Event | None:
         """See the base."""
-        call = asyncio.ensure_future(asyncio.to_thread(self._source.next, timeout))
-        try:
-            return cast("Event | None", await asyncio.shield(call))
-        except asyncio.CancelledError:
-            # The thread must not go on to wait, and what it may have got belongs to nobody.
-            self._source.close()
-            raise
+        if self._call is None:
+            self._call = asyncio.ensure_future(asyncio.to_thread(self._source.next))
+        # Neither the end of the time nor a cancellation ends the call: what it gets is for whoever asks next.
+        done, _ = await asyncio.wait([self._call], timeout=timeout)
+        if not done:
+            return None
+        call, self._call = self._call, None
+        return call.result()
 
     async def close(self) -> None:
         """See the base."""
         self._source.close()
+        if self._call is not None:
+            call, self._call = self._call, None
+            await asyncio.wait([call])
 
 
 class DirectContainer(Container):

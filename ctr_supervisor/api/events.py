@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ctr_supervisor.engine.notify import Notification
 
 FINAL = ("exited", "deleted")
+# How long the rest of a start may take when the program has ended already, in seconds.
+START_LIMIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Event:
 
     Attributes:
         type: created, started, paused, resumed, updated, deleted, exited, exec-started, exec-exited, oom, stats, or
-            lost (events that this reader was too slow for). In-process nobody is told of pauses and execs. A program that
-            ends at once may have exited before anybody sees that it was started.
+            lost (events that this reader was too slow for). In-process nobody is told of pauses and execs. A supervisor
+            may see a program that ends at once exit before it sees the start.
         id: of the container.
         time: seconds since the epoch.
         data: what belongs to it: `pid`, `status` (the exit status, where it is known), `count` of lost ones, `stats`.
@@ -199,7 +201,17 @@ class DirectEvents(EventStream):
         except CtrError:
             pass  # its cgroups are being removed
 
+    def _await_start(self) -> None:
+        """Lets a start that is under way finish: the program may have ended before the fifo is removed."""
+        directory = self._container.directory
+        deadline = time.monotonic() + START_LIMIT
+        while directory.has_fifo() and directory.is_locked() and time.monotonic() < deadline:
+            if self._waiter.wait({self._watch.fileno(): select.POLLIN}, START_LIMIT):
+                self._take_changes()
+
     def _end(self) -> None:
+        if self._container.state.get("prepared"):
+            self._await_start()
         self._ended = True
         known: dict[str, Any] = {"pid": self._container.pid}
         path = self._container.directory.path

@@ -142,6 +142,19 @@ def test_a_process_that_nobody_waits_for_does_not_hold_up_the_end(inside: World)
     inside(body)
 
 
+def test_an_event_is_not_lost_to_somebody_who_waits_no_longer(inside: World):
+    async def body(container: aio.Container) -> None:
+        async with await container.run(init()) as process, await container.events() as events:
+            assert await events.next(0.01) is None
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(events.next(), 0.01)
+            process.signal("KILL")
+            assert [event.type async for event in events] == ["exited"]
+            assert await process.wait() == 137
+
+    inside(body)
+
+
 def test_a_failure_is_the_same_error(inside: World):
     async def body(container: aio.Container) -> None:
         with pytest.raises(api.InitError):

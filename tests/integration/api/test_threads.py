@@ -283,6 +283,15 @@ def test_a_stream_of_events_is_closed_by_another_thread(make: Make):
         assert waiting.result(60) == []
 
 
+def test_a_start_is_told_of_however_soon_the_program_ends(make: Make):
+    for _ in range(5):
+        container = make()
+        with container.start(init("exit 0")), ThreadPoolExecutor(1) as pool, container.events() as events:
+            told = pool.submit(lambda stream: [event.type for event in stream], events)
+            container.exec()
+            assert told.result(60) == ["started", "exited"]
+
+
 def test_a_notification_is_closed_by_another_thread(make: Make):
     container = make()
     with container.run(init()), ThreadPoolExecutor(1) as pool:

@@ -28,9 +28,11 @@ SIGTERM = 15
 SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
 # What a client tells by its pid, which is not the job's.
 TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
+# CRIU makes a process as its own sibling, and a client can't be the parent of that.
+MADE_BY_CRIU = {"checkpoint", "restore"}
 # Verbs whose job ends when its client does: those that only show something, and those that make a process, which is to
 # be the client's child.
-END_WITH_CLIENT = {"create", "events", "exec", "features", "help", "list", "ps", "restore", "run", "spec", "state"}
+END_WITH_CLIENT = {"create", "events", "exec", "features", "help", "list", "ps", "run", "spec", "state"}
 
 # Of what jobs say while they work.
 LOGGED = ("warning", "error")
@@ -525,6 +527,9 @@ class Supervisor:
             return f"the client is uid {peer.uid}"
         if any(entry.startswith(TOLD_BY_PID) for entry in request.texts("env")):
             return "the client has a notify socket or sockets of its own"
+        verb = verb_of(request.texts("argv"))
+        if verb in MADE_BY_CRIU:
+            return f"{verb} makes or ends processes by CRIU, which is to be the caller's child"
         if "cwd" not in request.fd_names:
             return "the client has no working directory"
         try:

@@ -35,7 +35,4 @@ _WORDS = {
 FLAGS = {verb: words.split() + ([] if verb == "global" else ["help"]) for verb, words in _WORDS.items()}
 
 # Verbs of a later release, and why.
-LATER = {
-    "checkpoint": "later: comes with the CRIU bridge",
-    "restore": "later: comes with the CRIU bridge",
-}
+LATER: dict[str, str] = {}

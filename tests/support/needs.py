@@ -110,8 +110,11 @@ def _criu() -> str:
 def _criu_feature(*names: str) -> str:
     from tests.support import criu
 
+    lacking_criu = _criu()
+    if lacking_criu:
+        return lacking_criu
     missing = [name for name in names if not criu.has_feature(name)]
-    return _criu() or (f"needs a kernel with criu's {' '.join(missing)}" if missing else "")
+    return f"needs a kernel with criu's {' '.join(missing)}" if missing else ""
 
 
 def _user_namespaces() -> str:

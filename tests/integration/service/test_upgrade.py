@@ -8,11 +8,13 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctr_common.errors import CtrError, StateError
 from ctr_supervisor.service.upgrade import VARIABLE
+from tests.support.bundles import Bundles
 from tests.support.runtime import Runtime
 from tests.support.supervised import PROGRAM, Client, Supervisor, readable
 from tests.support.waiting import until
@@ -293,3 +295,35 @@ def test_nonsense_in_place_of_a_state_is_no_state(directory: Path) -> None:
     assert result.returncode == 1
     assert "can't be read" in result.stderr
     assert StateError.__name__ not in result.stderr
+
+
+def test_a_console_goes_on_with_every_byte(
+    supervisor: Supervisor, client: Client, bundle: Bundles, container_id: str
+) -> None:
+    """The client holds the master of the terminal; what the container writes meanwhile waits there."""
+
+    def with_terminal(config: dict[str, Any]) -> None:
+        config["process"]["terminal"] = True
+
+    script = "stty -onlcr; echo ready; read line; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 2"
+    made = bundle(with_terminal, args=["sh", "-c", script])
+    with client.answer(client.send("run", id=container_id, bundle=str(made))) as packet:
+        console = packet.take_fd("console")
+    shown = b""
+    while b"ready\n" not in shown:
+        shown += os.read(console, 65536)
+    wait = client.send("wait", id=container_id)
+    with supervisor.client() as asking:
+        asked = asking.send("upgrade")
+        os.write(console, b"go\n")
+        asking.answer(asked).close()
+    try:
+        while chunk := os.read(console, 65536):
+            shown += chunk
+    except OSError:
+        # EIO: every process that had the terminal is gone
+        pass
+    os.close(console)
+    assert [line for line in shown.split(b"\n") if line.startswith(b"line")] == [b"line %d" % i for i in range(300)]
+    with client.answer(wait) as ended:
+        assert ended.body["status"] == 2

@@ -31,7 +31,8 @@ def hierarchies() -> dict[str, tuple[str, str]]:
     points = {}
     for mount in parse_mountinfo(Path("/proc/self/mountinfo").read_text()):
         name = os.path.basename(mount.point)
-        if mount.type == "cgroup" and name in own:
+        # CRIU mounts them once more for itself, elsewhere
+        if mount.type == "cgroup" and name in own and mount.point.startswith("/sys/fs/cgroup/"):
             points[name] = (mount.point, own[name])
     return points
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,7 +127,7 @@ def test_pages_are_fetched_when_they_are_touched(large: Restorable, new_containe
     base = [large.ctrun.path, *large.ctrun.globals, *large.criu, "checkpoint", "--image-path", large.images]
     flags = ["--lazy-pages", "--page-server", f"127.0.0.1:{port}", "--status-fd", str(writing)]
     bridge = [ROOT / "bin/ctr-criu-bridge", "lazy-pages", *large.criu, "--images-dir", large.images]
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(
         [*base, "--work-path", large.directory / "source", *flags, large.container_id], pass_fds=[writing], **quiet
     ) as source:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,9 +99,9 @@ def test_pipes_as_stdio_are_replaced_by_those_of_the_restore(box: Restorable) ->
     box.bundle = box.bundles(args=["sh", "-c", "while read line; do echo got $line; done; exit 5"])
     argv = [box.ctrun.path, *box.ctrun.globals]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    options = {**pipes, "stderr": subprocess.DEVNULL, "text": True, "bufsize": 1}
+    options: dict[str, Any] = {**pipes, "stderr": subprocess.DEVNULL, "text": True, "bufsize": 1}
 
-    def exchange(process: subprocess.Popen, word: str) -> None:
+    def exchange(process: Any, word: str) -> None:
         process.stdin.write(word + "\n")
         assert process.stdout.readline() == f"got {word}\n"
 
@@ -114,6 +115,7 @@ def test_pipes_as_stdio_are_replaced_by_those_of_the_restore(box: Restorable) ->
     restore = [*argv, *box.criu, "restore", "--image-path", box.images, "-b", box.bundle, box.container_id]
     with subprocess.Popen(restore, **options) as after:
         exchange(after, "two")
+        assert after.stdin is not None
         after.stdin.close()
         assert after.wait(LIMIT) == 5
     assert box.status == ""
@@ -145,6 +147,7 @@ def test_a_detached_container_becomes_the_child_of_the_callers_subreaper(box: Re
     argv = [ctrun.path, *box.criu, "restore", "-d", "--image-path", box.images, "-b", box.bundle, box.container_id]
     command = ["/usr/bin/python3", "-c", script, *argv]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as subreaper:
+        assert subreaper.stdout is not None
         # The stdio of the counter was the null device, so it has nothing of ours.
         assert subreaper.stdout.readline() == b"done\n"
         parent = Path(f"/proc/{box.pid}/stat").read_text().rpartition(")")[2].split()[1]

@@ -32,7 +32,8 @@ def features() -> "dict[str, Any]":
     from ctr_common.version import VERSION
 
     seccomp, libseccomp = _seccomp()
-    annotations = {"org.ctrun.version": VERSION}
+    # By this name, which is runc's, engines know it.
+    annotations = {"org.opencontainers.runc.checkpoint.enabled": "true", "org.ctrun.version": VERSION}
     if libseccomp:
         annotations = {"io.github.seccomp.libseccomp.version": libseccomp, **annotations}
     return {

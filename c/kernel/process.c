@@ -293,8 +293,7 @@ static PyObject *kernel_spawn(PyObject *self, PyObject *args, PyObject *keywords
         return NULL;
     RELEASED PyObject *path = NULL;
     if (PyLong_Check(exe)) {
-        spawn.exe_fd = (int)PyLong_AsLong(exe);
-        if (spawn.exe_fd == -1 && PyErr_Occurred())
+        if (!PyArg_Parse(exe, "i", &spawn.exe_fd))
             return NULL;
     } else {
         if (!PyUnicode_FSConverter(exe, &path))

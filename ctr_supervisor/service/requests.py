@@ -59,7 +59,11 @@ class Request:
     def runtime(self, parent: KeeperParent | None = None) -> Runtime:
         """The engine's surroundings."""
         return Runtime(
-            self.root, systemd_cgroup=self.packet.get("systemd_cgroup", bool, self.systemd), parent=parent, log=self.log
+            self.root,
+            systemd_cgroup=self.packet.get("systemd_cgroup", bool, self.systemd),
+            criu=self.packet.get("criu", str, ""),
+            parent=parent,
+            log=self.log,
         )
 
     def log(self, level: str, line: str) -> None:

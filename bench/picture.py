@@ -56,9 +56,11 @@ def draw(document: dict[str, Any], results: Results) -> str:
                 continue
             at = _group(parts, column * COLUMN, at, f"{benchmark}, {config}", rows)
         bottom = max(bottom, at)
-    parts.append(_text(8, bottom + 10, noise_line(document), 10))
+    for line in noise_line(document).split("; "):
+        bottom += 14
+        parts.append(_text(8, bottom, line, 10))
     body = "\n".join(parts)
-    height = bottom + 30
+    height = bottom + 14
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}"'
         f' font-family="sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'

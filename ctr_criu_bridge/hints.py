@@ -117,6 +117,11 @@ CAUSES = (
         "a file of the container is not there: the root file system and the mounts must be those of the checkpoint",
     ),
     Cause(
+        "images-unreadable",
+        r"Unable to open .*\.img: Permission denied",
+        "the container's root user, an ordinary one on the host, must be able to pass through the image path",
+    ),
+    Cause(
         "no-checkpoint",
         r"inventory\.img|Magic doesn't match|Bad magic",
         "the image path holds no checkpoint that this criu can read",

@@ -9,7 +9,7 @@ from ctr_common.folders import open_folder, without_symlinks
 from ctr_common.spec import namespaces
 from ctr_supervisor.cgroups import manager as cgroups
 from ctr_supervisor.engine import container as containers
-from ctr_supervisor.engine import criu, criu_mounts, criu_options, delete
+from ctr_supervisor.engine import criu, criu_mounts, criu_options, delete, idmaps
 from ctr_supervisor.engine.criu_options import CheckpointOptions
 from ctr_supervisor.engine.launch import KILL_TIMEOUT, poll_readable
 from ctr_supervisor.engine.runtime import Runtime
@@ -98,8 +98,10 @@ class Checkpoint(criu.Listener):
         options = self.options
         container = self.container
         work_path = options.work_path or container.directory.file(criu_options.WORK_DIRECTORY)
-        criu_options.make_folder(options.image_path, "image path", 0o700)
-        criu_options.make_folder(work_path, "work path", 0o700)
+        # CRIU opens images as the container's root, too, which in a user namespace is an ordinary user.
+        _, group = idmaps.host_root(container.config.get("linux") or {})
+        criu_options.make_folder(options.image_path, "image path", group)
+        criu_options.make_folder(work_path, "work path")
         # Whoever else can write there must not lead CRIU's log to another file.
         with (
             open_folder(options.image_path, "image path") as named,

@@ -139,17 +139,21 @@ def config_file(config: "Config") -> str:
     return CONFIG_FILE if os.path.exists(CONFIG_FILE) else ""
 
 
-def make_folder(path: str, what: str, mode: int = 0o700) -> None:
+def make_folder(path: str, what: str, group: int = 0) -> None:
     """Makes a folder that need not be there yet; the one above it must be.
 
     Args:
         what: names it in the error.
+        group: may pass through a folder that is made here, beside root; 0 for none.
 
     Raises:
         CtrError: it can't be made.
     """
     try:
-        os.mkdir(path, mode)
+        os.mkdir(path, 0o700)
+        if group:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o710)
     except FileExistsError:
         pass
     except OSError as error:

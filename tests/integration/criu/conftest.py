@@ -47,9 +47,11 @@ class Restorable:
         run_detached(self.ctrun, "run", "-d", *flags, "-b", self.bundle, self.container_id).ok()
         return self
 
-    def count(self) -> Restorable:
+    def count(self, mutate: Mutator | None = None) -> Restorable:
         """Starts one that writes a growing number into /dev/shm/count."""
-        return self.run("i=0; while :; do i=$((i+1)); echo $i > /dev/shm/new; mv /dev/shm/new /dev/shm/count; done")
+        return self.run(
+            "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/new; mv /dev/shm/new /dev/shm/count; done", mutate
+        )
 
     def inside(self, *command: str) -> str:
         """Output of a command in it."""

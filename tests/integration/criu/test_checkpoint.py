@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration.criu.conftest import Restorable
+from tests.support.bundles import Config
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_criu, pytest.mark.usefixtures("no_leaks")]
@@ -122,6 +124,26 @@ def test_a_paused_container_can_be_checkpointed(box: Restorable) -> None:
     assert box.status == "paused"
     box.ctrun("resume", box.container_id).ok()
     box.counts()
+    box.end()
+
+
+@pytest.mark.needs_user_namespaces
+def test_a_container_in_a_user_namespace_is_restored_there(box: Restorable) -> None:
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+    def in_user_namespace(config: Config) -> None:
+        config["linux"]["namespaces"] += [{"type": "user"}, {"type": "cgroup"}]
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+
+    box.directory.chmod(0o755)
+    box.count(in_user_namespace)
+    box.counts()
+    box.checkpoint().ok()
+    # Whoever else is on the host must not see the memory of a container.
+    assert (stat.S_IMODE(box.images.stat().st_mode), box.images.stat().st_gid) == (0o710, 100000)
+    box.restore().ok()
+    assert box.inside("cat", "/proc/self/uid_map").split() == ["0", "100000", "65536"]
+    assert box.counts() > 1
     box.end()
 
 

@@ -174,6 +174,7 @@ def test_a_checkpoint_of_runc_is_restored(box: Restorable, runc: Runtime) -> Non
     assert json.loads((box.images / "descriptors.json").read_text()) == ["/dev/null"] * 3
 
 
+@pytest.mark.needs_direct
 def test_the_bridge_runs_by_hand(box: Restorable, ctrun: Runtime) -> None:
     bridge = ctrun.path.parent / "ctr-criu-bridge"
     text = run(bridge, "version", *box.criu).text

@@ -45,6 +45,15 @@ def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
             end(container)
         directory.lock()
         try:
+            # Its creator may have written on while this waited for the lock: a pid, cgroups, networks.
+            try:
+                container = containers.Container(runtime, directory, directory.load())
+            except StateError as error:
+                runtime.note(f"ignoring: {error}")
+            if container.is_alive():
+                if not force:
+                    raise WrongState(f"cannot delete container {container_id} that is not stopped")
+                end(container)
             destroy(container)
         finally:
             directory.unlock()

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ctr_common.errors import StateError
@@ -124,13 +124,18 @@ class Manager:
         sign()
 
 
-def name_process(title: str) -> None:
-    """Lets ps(1) show what this process is; without the package for that, its name alone."""
+def name_process(name: str, arguments: Sequence[str]) -> None:
+    """Lets ps(1) show what this process is, not how it is run; without the package for that, its name alone.
+
+    Args:
+        arguments: shown behind the name.
+    """
     from ctr_common.kernel.constants import PR_SET_NAME
 
-    _kernel.prctl(PR_SET_NAME, title.encode()[:15] + b"\0")
     try:
         import setproctitle
     except ImportError:
-        return
-    setproctitle.setproctitle(title)
+        pass
+    else:
+        setproctitle.setproctitle(" ".join([name, *arguments]))
+    _kernel.prctl(PR_SET_NAME, name.encode()[:15] + b"\0")

@@ -107,7 +107,7 @@ def serve(given: "Options", argv: list[str]) -> int:
         upgrade.answer(supervisor, taken)
     manager.ready("serving")
     manager.start_watchdog(loop)
-    activation.name_process("ctr-supervisor")
+    activation.name_process("ctr-supervisor", argv[1:])
     loop.run()
     if own_socket:
         remove_socket(given.socket)

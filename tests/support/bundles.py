@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.slowness import SLOWNESS
+
 Config = dict[str, Any]
 Mutator = Callable[[Config], None]
 
@@ -20,7 +22,7 @@ CAPABILITIES = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 
 def make_rootfs(directory: Path) -> None:
     """Fills a new directory with the example's busybox root file system."""
-    subprocess.run([MAKE_ROOTFS, directory], check=True, timeout=30)
+    subprocess.run([MAKE_ROOTFS, directory], check=True, timeout=30 * SLOWNESS)
 
 
 def copy_rootfs(template: Path, directory: Path) -> None:

@@ -15,6 +15,7 @@ from tests.support.bundles import Bundles, Config, Mutator
 from tests.support.command import Result, run
 from tests.support.leaks import reap
 from tests.support.runtime import Runtime
+from tests.support.slowness import SLOWNESS
 from tests.support.waiting import until
 from tests.support.waiting_container import Mount, parse_mountinfo
 
@@ -26,7 +27,7 @@ def build_probe(directory: Path) -> Path:
     """Compiles the probe, a static program that tells what a process can find out about itself."""
     probe = directory / "probe"
     command = ["musl-gcc", "-std=c11", "-O1", "-static", "-Wall", "-Wextra", "-Werror", "-o", probe, SOURCE]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=60 * SLOWNESS)
     return probe
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.support.runtime import ROOT, runtime_under_test
+from tests.support.slowness import SLOWNESS
 
 
 def _command(*names: str) -> str:
@@ -22,7 +23,7 @@ def _command(*names: str) -> str:
 
 def _works(*argv: str) -> bool:
     try:
-        return subprocess.run(argv, capture_output=True, timeout=20, check=False).returncode == 0
+        return subprocess.run(argv, capture_output=True, timeout=20 * SLOWNESS, check=False).returncode == 0
     except OSError:
         return False
 

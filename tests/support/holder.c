@@ -67,6 +67,15 @@ static void hold_ghost(const char *path, size_t size)
     check(unlink(path) == 0, "unlink");
 }
 
+/* memory that stays as it is */
+static void hold_memory(size_t size)
+{
+    static char *volatile bytes;
+    bytes = malloc(size);
+    check(bytes != NULL, "malloc");
+    memset(bytes, 'x', size);
+}
+
 /* something that CRIU has no image for */
 static void hold_ring(void)
 {
@@ -100,6 +109,8 @@ int main(int argc, char **argv)
         hold_ghost(path, argc > 3 ? (size_t)atol(argv[3]) : 1);
     else if (!strcmp(kind, "listen"))
         hold_listener(path);
+    else if (!strcmp(kind, "memory"))
+        hold_memory((size_t)atol(path));
     else if (!strcmp(kind, "ring"))
         hold_ring();
     else

@@ -28,7 +28,7 @@ needs_uffd = pytest.mark.needs_criu_feature("uffd", "mem_dirty_track")
 
 # Some megabytes of memory that stay as they are, in a shell's variable, and a counter beside them.
 LARGE = (
-    "x=0123456789abcdef; while [ ${#x} -lt 2000000 ]; do x=$x$x; done; y=$x;"
+    "x=0123456789abcdef; while [ ${#x} -lt 2000000 ]; do x=$x$x; done;"
     " i=0; while :; do i=$((i+1)); echo $i ${#x} > /dev/shm/new;"
     " mv /dev/shm/new /dev/shm/count; sleep 0.05; done"
 )
@@ -59,8 +59,10 @@ def large(box: Restorable) -> Restorable:
 
 
 @needs_tracking
+@pytest.mark.needs_command("musl-gcc")
 @covers("checkpoint --pre-dump", "checkpoint --parent-path")
-def test_a_chain_of_pre_dumps_leaves_little_for_the_last(large: Restorable) -> None:
+def test_a_chain_of_pre_dumps_leaves_little_for_the_last(holding: Callable[..., Restorable]) -> None:
+    large = holding("memory", "4000000")
     top = large.images
     top.mkdir()
     pid = large.pid
@@ -76,11 +78,10 @@ def test_a_chain_of_pre_dumps_leaves_little_for_the_last(large: Restorable) -> N
     def pages(name: str) -> int:
         return sum(file.stat().st_size for file in (top / name).glob("pages-*.img"))
 
-    # What the shell touches in each round is a copy of its variable; the variables themselves stay as they were.
-    assert pages("three") < pages("one") / 2
+    assert pages("one") > 4000000
+    assert pages("three") < pages("one") / 4
     large.restore().ok()
-    before = progress(large)
-    until("it goes on", lambda: progress(large) > before)
+    assert large.status == "running"
     large.end()
 
 

@@ -103,21 +103,25 @@ def test_a_wrong_flag_is_told_before_anything_is_done(box: Restorable, flags: tu
 
 @pytest.mark.needs_runc
 @pytest.mark.parametrize("flags", [flags for flags in WRONG if flags[0] not in UNLIKE_RUNC], ids=" ".join)
-def test_wrong_flags_are_told_in_the_words_of_runc(box: Restorable, runc: Runtime, flags: tuple[str, ...]) -> None:
+def test_wrong_flags_are_told_in_the_words_of_runc(
+    box: Restorable, runc: Runtime, flags: tuple[str, ...], new_container_id: Callable[[], str]
+) -> None:
     def message(err: str) -> str:
         found = re.search(r'msg="((?:[^"\\]|\\.)*)"', err)
         assert found is not None, err
         return re.sub(r"stat \S+:", "stat PATH:", found.group(1))
 
     box.bundle = box.bundles(args=["sleep", "1000"])
-    for runtime in (box.ctrun, runc):
-        created = [runtime.path, *runtime.globals, "create", "-b", box.bundle, box.container_id]
+    # Not the same one: two runtimes in one cgroup would get in each other's way.
+    other = new_container_id()
+    for runtime, name in ((box.ctrun, box.container_id), (runc, other)):
+        created = [runtime.path, *runtime.globals, "create", "-b", box.bundle, name]
         subprocess.run(created, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True, timeout=30)
-        runtime("start", box.container_id).ok()
-    theirs = runc(*box.criu, "checkpoint", "--image-path", box.images, *flags, box.container_id)
+        runtime("start", name).ok()
+    theirs = runc(*box.criu, "checkpoint", "--image-path", box.images, *flags, other)
     ours = box.ctrun(*box.criu, "checkpoint", "--image-path", box.images, *flags, box.container_id)
     assert (ours.code, message(ours.err)) == (theirs.code, message(theirs.err))
-    runc("delete", "-f", box.container_id).ok()
+    runc("delete", "-f", other).ok()
     box.end()
 
 

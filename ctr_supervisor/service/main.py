@@ -109,9 +109,10 @@ def serve(given: "Options", argv: list[str]) -> int:
     manager.start_watchdog(loop)
     activation.name_process("ctr-supervisor", argv[1:])
     loop.run()
+    supervisor.close()
+    listener.close()
     if own_socket:
         remove_socket(given.socket)
-    supervisor.close()
     if pid1.is_machine():
         pid1.switch_off(ending.number)
     return ending.status
@@ -199,7 +200,9 @@ def is_served(path: str) -> bool:
 
 
 def remove_socket(path: str) -> None:
-    """Takes the name away, so that clients go the direct way at once."""
+    """Takes the name away, so that clients go the direct way at once; a successor's stays, who found nobody listening."""
+    if is_served(path):
+        return
     try:
         os.unlink(path)
     except FileNotFoundError:

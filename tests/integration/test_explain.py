@@ -20,6 +20,7 @@ def explained(ctrun: Runtime, bundle: Path, *flags: str) -> list[dict[str, str]]
     return found
 
 
+@pytest.mark.covers("verb explain", "explain --format")
 def test_the_steps_go_from_the_check_to_execve(ctrun: Runtime, bundle: Bundles) -> None:
     steps = explained(ctrun, bundle(args=["echo", "hello"]))
     assert steps[0]["step"] == "check config.json"
@@ -78,6 +79,27 @@ def test_limits_and_capabilities_are_told_by_name(ctrun: Runtime, bundle: Bundle
     details = {step["step"]: step["detail"] for step in explained(ctrun, bundle(change))}
     assert details["set limits"] == "RLIMIT_CORE 1:2"
     assert details["set effective capabilities"] == "CAP_CHOWN, CAP_KILL"
+
+
+@pytest.mark.covers("explain --no-pivot")
+def test_the_root_is_changed_as_the_flag_says(ctrun: Runtime, bundle: Bundles) -> None:
+    path = bundle()
+    details = {
+        flags: [step["detail"] for step in explained(ctrun, path, *flags) if step["step"] == "change root"]
+        for flags in ((), ("--no-pivot",))
+    }
+    assert "pivot_root" in details[()][0]
+    assert "pivot_root" not in details["--no-pivot",][0]
+
+
+@pytest.mark.covers("explain --no-new-keyring")
+def test_the_keyring_is_told_of_unless_it_is_kept(ctrun: Runtime, bundle: Bundles) -> None:
+    path = bundle()
+    told = {
+        flags: any("keyring" in step["step"] for step in explained(ctrun, path, *flags))
+        for flags in ((), ("--no-new-keyring",))
+    }
+    assert told == {(): True, ("--no-new-keyring",): False}
 
 
 def test_nothing_of_it_is_done(ctrun: Runtime, bundle: Bundles, directory: Path) -> None:

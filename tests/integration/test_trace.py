@@ -30,6 +30,7 @@ def steps(events: list[dict[str, Any]]) -> list[str]:
     return [event["name"] for event in sorted(events, key=lambda event: event["ts"])]
 
 
+@pytest.mark.covers("global --trace")
 def test_a_run_shows_the_steps_of_all_its_processes(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:

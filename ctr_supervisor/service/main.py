@@ -200,7 +200,7 @@ def is_served(path: str) -> bool:
 
 
 def remove_socket(path: str) -> None:
-    """Takes the name away, so that clients go the direct way at once; a successor's stays, who found nobody listening."""
+    """Takes the name away, so that clients go the direct way at once; that of a successor stays."""
     if is_served(path):
         return
     try:

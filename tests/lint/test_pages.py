@@ -127,17 +127,23 @@ def fake(directory: Path) -> Path:
 @pytest.mark.parametrize(("typed", "wanted"), CASES)
 def test_bash_completes(fake: Path, typed: str, wanted: set[str]):
     words = " ".join(f"'{word}'" for word in [str(fake), *typed.split()[1:]])
-    script = f"source {COMPLETIONS}/ctrun.bash; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ctrun; "
+    script = (
+        f"source '{COMPLETIONS}/ctrun.bash'; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _ctrun; "
+    )
     done = run("bash", "-c", script + 'printf "%s\\n" "${COMPREPLY[@]}"')
     assert (set(done.stdout.split()), done.stderr) == ({word.rstrip("/") for word in wanted}, "")
     if "--root" in typed:
         assert fake.with_name("ctrun.asked").read_text() == "--root /r list --quiet\n"
 
 
+# without a UTF-8 locale it prints spaces as bytes of another encoding
+FISH = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
+
+
 @pytest.mark.parametrize(("typed", "wanted"), CASES)
 def test_fish_completes(fake: Path, typed: str, wanted: set[str]):
     if shutil.which("fish") is None:
         pytest.skip("needs fish")
-    path = f"set PATH {fake.parent} $PATH; source {COMPLETIONS}/ctrun.fish; complete -C '{typed}'"
-    done = run("fish", "--no-config", "-c", path, env={"HOME": str(fake.parent), "PATH": "/usr/bin:/bin"})
+    path = f"set PATH {fake.parent} $PATH; source '{COMPLETIONS}/ctrun.fish'; complete -C '{typed}'"
+    done = run("fish", "--no-config", "-c", path, env=FISH | {"HOME": str(fake.parent)})
     assert {line.split("\t")[0] for line in done.stdout.splitlines()} == wanted, done.stderr

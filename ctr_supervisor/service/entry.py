@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any
 
 from ctr_common import fastjson
@@ -295,6 +296,42 @@ class Entry:
         except OSError:
             # ignoring: the container is being deleted, and nobody will ask
             return
+
+    # -- in another program (upgrade.py)
+
+    def export(self, keep: Callable[[int], int]) -> dict[str, Any]:
+        """What another program needs to go on with it, for `restored`; its `pidfd` is -1 for none.
+
+        Args:
+            keep: told of every fd that the other program is to have.
+        """
+        return {
+            "id": self.id,
+            "created": self.state.get("created"),
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "pidfd": keep(self.pidfd.number) if self.pidfd.number >= 0 else -1,
+            "ended": self.ended,
+            "settled": self.settled,
+            "raw_status": self.raw_status,
+            "told": sorted(self.told),
+            "paused": self.paused,
+        }
+
+    @classmethod
+    def restored(cls, root: str, saved: dict[str, Any]) -> "Entry":
+        """An entry as another program had it, but for its pidfd; it has to be brought up to date."""
+        entry = cls(StateDir(root, saved["id"]), gone=True)
+        entry.state = {"created": saved["created"]} if saved["created"] else {}
+        entry.pid, entry.start_time = saved["pid"], saved["start_time"]
+        entry.ended, entry.settled = saved["ended"], saved["settled"]
+        entry.told = set(saved["told"])
+        entry.paused = saved["paused"]
+        if saved["raw_status"] is not None:
+            entry.learn(saved["raw_status"])
+        return entry
+
+    # -- the rest
 
     def reset_process(self) -> None:
         """Forgets the process that it had, whose pidfd is let go by now: it has another one."""

@@ -85,9 +85,9 @@ def serve(given: "Options", argv: list[str]) -> int:
         manager.stopping("ending")
 
     ending = Ending(supervisor, begin_to_end, containers=first)
-    supervisor.answers["shutdown"] = ending.on_request
-    supervisor.answers["upgrade"] = going_on.on_request
-    supervisor.on_pool_lost = going_on.begin
+    supervisor.answers.by_type["shutdown"] = ending.on_request
+    supervisor.answers.by_type["upgrade"] = going_on.on_request
+    supervisor.dispatch.on_pool_lost = going_on.begin
 
     def on_signal(number: int) -> None:
         if number == SIGCHLD:
@@ -131,7 +131,7 @@ def reap(supervisor: "Supervisor", going_on: "Upgrade") -> None:
         if pid == 0:
             return
         if not going_on.child_ended(pid, status):
-            supervisor.child_ended(pid, status)
+            supervisor.answers.child_ended(pid, status)
 
 
 def prepare(open_files: tuple[int, int]) -> pool.Serve:

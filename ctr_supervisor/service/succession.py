@@ -5,9 +5,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.wire import Packet, Wire
-from ctr_supervisor.service import pool
 from ctr_supervisor.service.connection import Connection, Peer
 
 if TYPE_CHECKING:
@@ -25,98 +23,44 @@ def export(supervisor: "Supervisor", keep: Keep) -> dict[str, Any]:
     """
     connections = list(supervisor.connections)
     numbers = {connection: index for index, connection in enumerate(connections)}
-    pools = [
-        [
-            -1 if ends is not supervisor.ends else keep(ends.jobs.fileno()),
-            keep(ends.reports.fileno()),
-            keep(ends.control.fileno()),
-        ]
-        for ends in (supervisor.ends, *supervisor.old_pools)
-    ]
-    jobs = [
-        {
-            "number": found.number,
-            "kind": found.kind,
-            "connection": -1 if found.connection is None else numbers[found.connection],
-            "request": found.request.body,
-            "pid": found.pid,
-            "ends_with_client": found.ends_with_client,
-            "done": found.done,
-        }
-        for found in supervisor.jobs.values()
-    ]
-    queued = [
-        [numbers[connection], request.body, {name: keep(request.fd(name)) for name in request.fd_names}]
-        for connection in connections
-        for request in supervisor.order.of(connection)
-    ]
     return {
         "started": supervisor.started,
         "upgrades": supervisor.upgrades,
-        "commands": supervisor.commands,
-        "job_count": supervisor.job_count,
+        "commands": supervisor.commands.taken,
         "connections": [connection.export(keep) for connection in connections],
-        "jobs": jobs,
-        "pools": pools,
-        "unsent": [[{name: keep(fd) for name, fd in fds.items()}, fields] for fds, fields in supervisor.unsent],
-        "queued": queued,
-        "waits": supervisor.waits.export(),
-        "wait_requests": [[numbers[connection], body] for connection, body in supervisor.wait_requests],
+        **supervisor.dispatch.export(keep, numbers.__getitem__),
+        "queued": [
+            [numbers[connection], request.body, {name: keep(request.fd(name)) for name in request.fd_names}]
+            for connection in connections
+            for request in supervisor.order.of(connection)
+        ],
+        **supervisor.answers.export(numbers.__getitem__),
         "registry": supervisor.registry.export(keep),
     }
 
 
-def restore(supervisor: "Supervisor", saved: dict[str, Any]) -> None:
+def restore(supervisor: "Supervisor", saved: dict[str, Any]) -> list[Connection]:
     """Goes on where the supervisor with that `export` was.
 
     Args:
         supervisor: a new one, with the registry that goes on from `saved` too.
+
+    Returns:
+        The connections, in the order in which they were exported.
     """
     supervisor.started = saved["started"]
     supervisor.upgrades = saved["upgrades"] + 1
-    supervisor.commands = saved["commands"]
-    supervisor.job_count = saved["job_count"]
-    from ctr_supervisor.service.supervisor import Job
-
-    supervisor.waits.restore(saved["waits"])
+    supervisor.commands.taken = saved["commands"]
     connections = [restore_connection(supervisor, one) for one in saved["connections"]]
-    for one in saved["jobs"]:
-        connection = connections[one["connection"]] if one["connection"] >= 0 else None
-        found = supervisor.jobs[one["number"]] = Job(one["number"], one["kind"], connection, Packet(one["request"], {}))
-        found.pid = one["pid"]
-        found.ends_with_client = one["ends_with_client"]
-        found.done = one["done"]
-        found.of_old_pool = True
-        if found.pid:
-            supervisor.jobs_by_pid[found.pid] = found
-        if connection is not None and found.kind == "request":
-            supervisor.order.must_wait(connection, found.request)
-    for jobs, reports, control in saved["pools"]:
-        ends = pool.Ends(jobs, reports, control)
-        supervisor.old_pools.append(ends)
-        supervisor.listen_to(ends)
-        if jobs >= 0:
-            try:
-                ends.control.send("retire")
-            except ProtocolError:
-                # It is gone, which is read in its turn.
-                pass
-            ends.jobs.close()
-    for fds, fields in saved["unsent"]:
-        supervisor.jobs[fields["job"]].of_old_pool = False
-        supervisor.send_job(fds, fields)
-        for fd in fds.values():
-            os.close(fd)
+    supervisor.dispatch.restore(saved, connections)
+    for found in supervisor.dispatch.jobs.values():
+        if found.connection is not None and found.kind == "request":
+            supervisor.order.must_wait(found.connection, found.request)
     for index, body, fds in saved["queued"]:
         supervisor.handle(connections[index], Packet(body, fds))
-    for index, body in saved["wait_requests"]:
-        packet = Packet(body, {})
-        try:
-            supervisor.wait(connections[index], packet)
-        except CtrError as error:
-            connections[index].answer_error(packet, error)
+    supervisor.answers.restore(saved, connections)
     supervisor.hub.resume()
-    supervisor.connections_by_number = connections
+    return connections
 
 
 def restore_connection(supervisor: "Supervisor", saved: dict[str, Any]) -> Connection:
@@ -124,10 +68,9 @@ def restore_connection(supervisor: "Supervisor", saved: dict[str, Any]) -> Conne
     wire = Wire(saved["fd"], "client")
     with socket.socket(fileno=os.dup(wire.fileno())) as connected:
         peer = Peer(connected)
-    connection = Connection(supervisor.loop, wire, peer, supervisor.root, supervisor.handle, supervisor.on_end)
-    supervisor.connections.add(connection)
+    connection = supervisor.add_connection(peer, wire)
     connection.restore(saved)
     for seq, container_id, queue, lost in saved["subscriptions"]:
-        supervisor.add_subscription(connection, seq, container_id)
+        supervisor.answers.add_subscription(connection, seq, container_id)
         connection.subscriptions[seq].restore(queue, lost)
     return connection

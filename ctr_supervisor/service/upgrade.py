@@ -202,7 +202,7 @@ def take() -> dict[str, Any] | None:
 def answer(supervisor: "Supervisor", state: dict[str, Any]) -> None:
     """Tells those who asked for the upgrade that it is done."""
     for index, body in state["asked"]:
-        supervisor.connections_by_number[index].answer(Packet(body, {}), **supervisor.status())
+        supervisor.restored[index].answer(Packet(body, {}), **supervisor.status())
 
 
 def check(version: str) -> int:

@@ -16,7 +16,7 @@ import pytest
 import ctr_supervisor as api
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_GET_DUMPABLE
-from ctr_supervisor.service.registry import kernel_tells_statuses
+from ctr_supervisor.service.pidfds import kernel_tells_statuses
 from tests.integration.api.conftest import Make, init, open_fds, script, zombies
 from tests.support import leaks
 from tests.support.bundles import Config

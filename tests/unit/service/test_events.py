@@ -39,7 +39,7 @@ class Reader:
 @pytest.fixture
 def hub(loop: Loop, registry: Registry) -> Hub:
     made = Hub(loop, registry)
-    registry.on_event = made.publish
+    registry.teller.on_event = made.publish
     return made
 
 

@@ -17,9 +17,10 @@ from ctr_common.kernel import constants as k
 from ctr_supervisor.engine import list as listing
 from ctr_supervisor.engine import state as stating
 from ctr_supervisor.engine.runtime import Runtime
-from ctr_supervisor.service import registry as module
+from ctr_supervisor.service import observer as module
 from ctr_supervisor.service.loop import Loop
-from ctr_supervisor.service.registry import Registry, kernel_tells_statuses
+from ctr_supervisor.service.pidfds import kernel_tells_statuses
+from ctr_supervisor.service.registry import Registry
 from tests.unit.service.conftest import Pretender, serve_until
 
 Events = list[dict[str, Any]]
@@ -379,7 +380,7 @@ def test_events_that_the_kernel_lost_are_made_up_for(
     registry.refresh()
     pretend.delete("old")
     pretend.run("new")
-    _kernel.read_inotify(registry._changes.fileno())
+    _kernel.read_inotify(registry.observer._changes.fileno())
     answers = iter([[(-1, k.IN_Q_OVERFLOW, "")]])
     monkeypatch.setattr(_kernel, "read_inotify", lambda fd: next(answers, None) or _raise(errno.EAGAIN))
 

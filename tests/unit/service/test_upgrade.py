@@ -12,7 +12,8 @@ from ctr_common.errors import StateError
 from ctr_common.kernel import _kernel
 from ctr_common.wire import decode, encode
 from ctr_supervisor.service import upgrade
-from ctr_supervisor.service.registry import Registry, kernel_tells_statuses
+from ctr_supervisor.service.pidfds import kernel_tells_statuses
+from ctr_supervisor.service.registry import Registry
 from ctr_supervisor.service.waits import Waits
 from tests.unit.service.conftest import Pretender
 

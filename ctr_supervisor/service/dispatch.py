@@ -1,4 +1,8 @@
-"""Jobs on their way: to the pool that does them, and what is heard of them until they are over."""
+"""Jobs on their way: to the pool that does them, and what is heard of them until they are over.
+
+The queue is kept here: the pool gets no more than it has workers for, and nothing while another program is about to go
+on with it, so that what waits can be handed over.
+"""
 
 import errno
 import os
@@ -10,9 +14,14 @@ from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.wire import Packet
 from ctr_supervisor.service import pool
 from ctr_supervisor.service.connection import Connection
-from ctr_supervisor.service.loop import WRITABLE, Loop
+from ctr_supervisor.service.loop import WRITABLE, Loop, Timer
 
 SIGTERM = 15
+
+# What sending fails with when nobody reads any more.
+GONE = (errno.EPIPE, errno.ECONNRESET)
+# Seconds for idle workers to take what was sent to them.
+TAKING_TIME = 10.0
 
 
 class Job:
@@ -26,10 +35,21 @@ class Job:
         pid: of the worker, 0 until it has taken the job.
         ends_with_client: it is ended when its client is gone.
         owner: the connection that it was begun for, open or not; what its order is kept by.
+        in_pool: it was sent to the pool of this program.
         of_old_pool: it was begun by the program before this one.
     """
 
-    __slots__ = ("connection", "ends_with_client", "kind", "number", "of_old_pool", "owner", "pid", "request")
+    __slots__ = (
+        "connection",
+        "ends_with_client",
+        "in_pool",
+        "kind",
+        "number",
+        "of_old_pool",
+        "owner",
+        "pid",
+        "request",
+    )
 
     def __init__(self, number: int, kind: str, connection: Connection | None, request: Packet) -> None:
         self.number = number
@@ -39,6 +59,7 @@ class Job:
         self.request = request
         self.pid = 0
         self.ends_with_client = False
+        self.in_pool = False
         self.of_old_pool = False
 
     def end(self) -> None:
@@ -57,9 +78,11 @@ class Dispatch:
         ends: of the pool's sockets.
         on_report: told of an answer, event, log line or failure of a job.
         on_end: told that a job is over, with the reason where it did not come to its own end.
+        limit: jobs that the pool does at once; more wait here.
 
     Attributes:
         jobs: those under way, by their number.
+        lost: the pool has ended without having been told to.
         on_pool_lost: called when the pool has ended without having been told to.
     """
 
@@ -69,17 +92,25 @@ class Dispatch:
         ends: pool.Ends,
         on_report: Callable[[Job, Packet], None],
         on_end: Callable[[Job, CtrError | None], None],
+        limit: int | None = None,
     ) -> None:
         self.loop = loop
         self.jobs: dict[int, Job] = {}
+        self.lost = False
         self.on_pool_lost: Callable[[], None] = lambda: None
         self._on_report = on_report
         self._on_end = on_end
+        self._limit = pool.JOBS_MAX if limit is None else limit
         self._count = 0
         self._by_pid: dict[int, Job] = {}
         # Of programs before this one; jobs are still under way there.
         self._old_pools: list[pool.Ends] = []
-        self._unsent: deque[tuple[dict[str, int], dict[str, Any]]] = deque()
+        self._unsent: deque[tuple[Job, dict[str, int], dict[str, Any]]] = deque()
+        self._in_pool = 0
+        self._untaken = 0
+        self._held = False
+        self._when_taken: Callable[[], None] | None = None
+        self._patience: Timer | None = None
         self._ends = ends
         os.set_blocking(ends.jobs.fileno(), False)
         self._listen_to(ends)
@@ -101,37 +132,75 @@ class Dispatch:
         if connection is not None and kind != "request":
             fds["connection"] = connection.wire.fileno()
             connection.give()
-        self._send(fds, {"job": started.number, "kind": kind, **fields})
+        self._send(started, fds, {"job": started.number, "kind": kind, **fields})
         request.close()
         return started
 
-    def _send(self, fds: dict[str, int], fields: dict[str, Any]) -> None:
+    def hold(self, then: Callable[[], None]) -> None:
+        """Sends nothing more to the pool, which is to be another program's.
+
+        Args:
+            then: called when everything that was sent has been taken, or is not within TAKING_TIME.
+        """
+        self._held = True
+        self._when_taken = then
+        self._patience = self.loop.call_later(TAKING_TIME, self._all_taken)
+        if not self._untaken:
+            self._all_taken()
+
+    def release(self) -> None:
+        """Takes `hold` back."""
+        self._held = False
+        self._send_unsent()
+
+    def _all_taken(self) -> None:
+        then, self._when_taken = self._when_taken, None
+        if self._patience is not None:
+            self._patience.cancel()
+        if then is not None:
+            then()
+
+    def _send(self, job: Job, fds: dict[str, int], fields: dict[str, Any]) -> None:
         """Sends a job now or when there is room; the fds stay the caller's."""
-        if not self._unsent:
-            try:
-                self._ends.jobs.send("job", fds, **fields)
-                return
-            except ProtocolError as error:
-                if error.errno != errno.EAGAIN:
-                    raise
-        # All workers are busy, and the socket is full.
-        self._unsent.append(({name: os.dup(fd) for name, fd in fds.items()}, fields))
-        if len(self._unsent) == 1:
+        if self._unsent or not self._try(job, fds, fields):
+            self._unsent.append((job, {name: os.dup(fd) for name, fd in fds.items()}, fields))
+
+    def _try(self, job: Job, fds: dict[str, int], fields: dict[str, Any]) -> bool:
+        """Sends a job if there is room; one that can't be sent at all is over."""
+        if self._held or self._in_pool >= self._limit:
+            return False
+        try:
+            self._ends.jobs.send("job", fds, **fields)
+        except ProtocolError as error:
+            if error.errno == errno.EAGAIN:
+                # The workers are slow to take what is in the socket.
+                self._watch_for_room(True)
+                return False
+            if error.errno in GONE:
+                # Its end is about to be read; another program will have another pool.
+                self._held = True
+                return False
+            self._over(job, error)
+            return True
+        job.in_pool = True
+        self._in_pool += 1
+        self._untaken += 1
+        return True
+
+    def _watch_for_room(self, wanted: bool) -> None:
+        self.loop.remove(self._ends.jobs.fileno())
+        if wanted:
             self.loop.add(self._ends.jobs.fileno(), lambda _: self._send_unsent(), WRITABLE)
 
     def _send_unsent(self) -> None:
+        self._watch_for_room(False)
         while self._unsent:
-            fds, fields = self._unsent[0]
-            try:
-                self._ends.jobs.send("job", fds, **fields)
-            except ProtocolError as error:
-                if error.errno == errno.EAGAIN:
-                    return
-                raise
-            self._unsent.popleft()
-            for fd in fds.values():
+            waiting = self._unsent.popleft()
+            if not self._try(*waiting):
+                self._unsent.appendleft(waiting)
+                return
+            for fd in waiting[1].values():
                 os.close(fd)
-        self.loop.remove(self._ends.jobs.fileno())
 
     # -- from the pool
 
@@ -166,6 +235,8 @@ class Dispatch:
     def _taken(self, found: Job, pid: int) -> None:
         found.pid = pid
         self._by_pid[pid] = found
+        if found.in_pool:
+            self._one_taken()
         if found.connection is None and found.ends_with_client:
             found.end()
 
@@ -196,16 +267,33 @@ class Dispatch:
             self._old_pools.remove(ends)
             ends.close()
         if ends is self._ends or not self._old_pools:
-            for found in [found for found in self.jobs.values() if ends is self._ends or found.of_old_pool]:
+            for found in [found for found in self.jobs.values() if self._was_in(found, ends)]:
                 self._over(found, CtrError("the pool of workers has ended"))
         if ends is self._ends:
+            self._held = self.lost = True
+            self._watch_for_room(False)
             self.on_pool_lost()
+
+    def _was_in(self, found: Job, ends: pool.Ends) -> bool:
+        return found.in_pool if ends is self._ends else found.of_old_pool
+
+    def _one_taken(self) -> None:
+        self._untaken -= 1
+        if not self._untaken and self._when_taken is not None:
+            self._all_taken()
 
     def _over(self, found: Job, error: CtrError | None) -> None:
         self.jobs.pop(found.number, None)
         if found.pid:
             self._by_pid.pop(found.pid, None)
+        if found.in_pool:
+            found.in_pool = False
+            self._in_pool -= 1
+            if not found.pid:
+                self._one_taken()
         self._on_end(found, error)
+        if self._unsent:
+            self._send_unsent()
 
     # -- in another program (succession.py)
 
@@ -237,7 +325,7 @@ class Dispatch:
                 ]
                 for ends in (self._ends, *self._old_pools)
             ],
-            "unsent": [[{name: keep(fd) for name, fd in fds.items()}, fields] for fds, fields in self._unsent],
+            "unsent": [[{name: keep(fd) for name, fd in fds.items()}, fields] for _, fds, fields in self._unsent],
         }
 
     def restore(self, saved: dict[str, Any], connections: list[Connection]) -> None:
@@ -267,8 +355,9 @@ class Dispatch:
                     pass
                 ends.jobs.close()
         for fds, fields in saved["unsent"]:
-            self.jobs[fields["job"]].of_old_pool = False
-            self._send(fds, fields)
+            waiting = self.jobs[fields["job"]]
+            waiting.of_old_pool = False
+            self._send(waiting, fds, fields)
             for fd in fds.values():
                 os.close(fd)
 

@@ -118,7 +118,7 @@ class Upgrade:
         if os.waitstatus_to_exitcode(status) != 0:
             self._fail(StateError(f"the new program would not work: {said or status}", path=self.argv[0]))
         else:
-            self._execute()
+            self.supervisor.dispatch.hold(self._execute)
         return True
 
     def _lose_patience(self) -> None:
@@ -128,6 +128,10 @@ class Upgrade:
             pass
 
     def _execute(self) -> None:
+        if self.refused:
+            # The end began while the new program was tried, and would be forgotten.
+            self._fail(WrongState(self.refused))
+            return
         supervisor = self.supervisor
         kept: list[int] = []
 
@@ -168,7 +172,14 @@ class Upgrade:
             self._fail(CtrError.from_os_error(error, step="executing the new program", path=self.argv[0]))
 
     def _fail(self, error: CtrError) -> None:
-        """The old program goes on."""
+        """The old program goes on.
+
+        Raises:
+            StateError: it has no pool any more, which only another program can start.
+        """
+        if self.supervisor.dispatch.lost:
+            raise StateError(f"the pool of workers has ended, and {error}")
+        self.supervisor.dispatch.release()
         asked, self._asked = self._asked, []
         for connection, request in asked:
             connection.answer_error(request, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -122,12 +123,7 @@ def test_a_request_under_way_is_answered_by_the_new_program(
     gate, reached = directory / "gate", directory / "reached"
     os.mkfifo(gate)
     os.mkfifo(reached)
-    import json
-
-    config = json.loads((bundle / "config.json").read_text())
-    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo > {reached}; cat {gate}"], "env": ["PATH=/bin:/usr/bin"]}
-    config["hooks"] = {"createRuntime": [hook]}
-    (bundle / "config.json").write_text(json.dumps(config))
+    edit_hooks(bundle, f"echo > {reached}; cat {gate}")
     creation = client.send("create", id=container_id, bundle=str(bundle))
     # It waits for its turn behind the creation, in the new program too.
     start = client.send("start", id=container_id)
@@ -142,6 +138,14 @@ def test_a_request_under_way_is_answered_by_the_new_program(
     assert client.ask("state", id=container_id)["container"]["status"] == "running"
     old = supervisor.pool()
     until("the old pool has ended", lambda: len(supervisor.pool()) <= len(old))
+
+
+def edit_hooks(bundle: Path, script: str) -> None:
+    """Has a shell script run at the creation of the bundle's containers."""
+    config = json.loads((bundle / "config.json").read_text())
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin"]}
+    config["hooks"] = {"createRuntime": [hook]}
+    (bundle / "config.json").write_text(json.dumps(config))
 
 
 def test_under_load_no_request_fails(
@@ -250,6 +254,49 @@ def launcher(directory: Path) -> Path:
     path.write_text(PROGRAM.read_text())
     path.chmod(0o755)
     return path
+
+
+def test_requests_beyond_what_the_pool_does_at_once_wait_and_are_handed_over(
+    directory: Path,
+    launcher: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cheap_bundle: Cheap,
+    new_container_id: Callable[[], str],
+    direct: Runtime,
+) -> None:
+    """Three at once instead of 2048; of eight creations five wait in the queue when the program changes."""
+    small = "from ctr_supervisor.service import pool; pool.JOBS_MAX = 3\n"
+    found = launcher.read_text()
+    place = found.index("from ctr_supervisor")
+    launcher.write_text(found[:place] + small + found[place:])
+    monkeypatch.setattr("tests.support.supervised.PROGRAM", launcher)
+    gate, reached = directory / "gate", directory / "reached"
+    bundle = cheap_bundle("true")
+    script = f"echo x >>{reached}; while ! [ -e {gate} ]; do sleep 0.05; done"
+    edit_hooks(bundle, script)
+    supervisor = Supervisor(directory).start()
+    try:
+        clients = [supervisor.client() for _ in range(8)]
+        names = [new_container_id() for _ in clients]
+        with supervisor.client() as asking:
+            asked = [
+                client.send("run", id=name, bundle=str(bundle)) for client, name in zip(clients, names, strict=True)
+            ]
+            until("three are at work", lambda: reached.exists() and len(reached.read_text()) == 6)
+            status = asking.ask("upgrade")
+            assert (status["upgrades"], status["jobs"]) == (1, 8)
+            # The queue's first are the new pool's.
+            until("three more are at work", lambda: len(reached.read_text()) == 12)
+            assert asking.ask("upgrade")["upgrades"] == 2
+            gate.touch()
+            for client, seq, name in zip(clients, asked, names, strict=True):
+                client.answer(seq).close()
+                assert client.ask("wait", id=name)["status"] == 0
+                client.close()
+            until("no job is left", lambda: asking.ask("status")["jobs"] == 0)
+        assert len(reached.read_text()) == 16
+    finally:
+        supervisor.stop()
 
 
 @pytest.mark.parametrize(

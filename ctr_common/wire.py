@@ -9,15 +9,20 @@ Never imported on a start-up path: msgpack alone takes 7 ms there (see ctr_commo
 instead).
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
-from typing import Any
 
 import msgpack
 
 from ctr_common.channel import read_memfd, wait_readable
 from ctr_common.errors import CtrError, ProtocolError, from_dict
 from ctr_common.kernel import _kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 INLINE_MAX = 64 * 1024
 MESSAGE_MAX = 16 * 1024 * 1024

@@ -1,9 +1,11 @@
 """What the kernel and this CRIU can do together (FEATURE_CHECK), asked before it is relied on."""
 
-from collections.abc import Sequence
-
 from ctr_common.errors import CriuError
 from ctr_criu_bridge import rpc, session, swrk, version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HINTS = {
     "mem_track": "the kernel needs soft-dirty page tracking (CONFIG_MEM_SOFT_DIRTY)",
@@ -13,7 +15,7 @@ HINTS = {
 NAMES = tuple(HINTS)
 
 
-def ask(criu: str, names: Sequence[str] = NAMES) -> dict[str, bool]:
+def ask(criu: str, names: "Sequence[str]" = NAMES) -> dict[str, bool]:
     """Which features there are.
 
     Args:
@@ -23,19 +25,29 @@ def ask(criu: str, names: Sequence[str] = NAMES) -> dict[str, bool]:
     Raises:
         CriuError: CRIU does not tell.
     """
-    # CRIU before 2.12 crashes on this request without options.
-    options = rpc.Options(images_dir_fd=-1)
-    request = rpc.request("FEATURE_CHECK", opts=options, features=rpc.Features(**dict.fromkeys(names, True)))
     with swrk.Swrk(criu) as running:
-        found = session.ask(running, request).features
-    return {name: bool(getattr(found, name)) for name in names}
+        return ask_running(running, names)
 
 
-def require(criu: str, found: int, name: str, what: str) -> None:
+def ask_running(running: swrk.Swrk, names: "Sequence[str]", *, go_on: bool = False) -> dict[str, bool]:
+    """The same of a CRIU that waits for a request.
+
+    Args:
+        go_on: it is to wait for another one.
+    """
+    # CRIU before 2.12 crashes on this request without options.
+    wanted = dict.fromkeys(names, True)
+    request = rpc.request("FEATURE_CHECK", opts={"images_dir_fd": -1}, features=wanted, keep_open=go_on)
+    found = session.ask(running, request).get("features", {})
+    return {name: bool(found.get(name)) for name in names}
+
+
+def require(running: swrk.Swrk, found: int, name: str, what: str) -> None:
     """Refuses where a feature is missing.
 
     Args:
-        found: CRIU's version; one that can't be asked is believed to have the feature.
+        running: a CRIU that waits for a request, and does so afterwards.
+        found: its version; one that can't be asked is believed to have the feature.
         name: of NAMES.
         what: what it is needed for.
 
@@ -44,5 +56,5 @@ def require(criu: str, found: int, name: str, what: str) -> None:
     """
     if found < version.FEATURE_CHECK:
         return
-    if not ask(criu, [name])[name]:
+    if not ask_running(running, [name], go_on=True)[name]:
         raise CriuError(f"criu has not the feature {name}, which {what} needs", hint=HINTS[name])

@@ -1,10 +1,16 @@
 """What a caller wants of a dump or a restore, as options of CRIU's RPC, with the version that they need."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from ctr_common.errors import UsageError
 from ctr_criu_bridge import rpc, version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ctr_criu_bridge.work import Folders
+
+    Wishes = Mapping[str, Any]
 
 LOG_LEVEL = 4
 
@@ -60,10 +66,8 @@ NAMESPACE_VERSIONS = {"net": version.EXTERNAL_NET_NAMESPACE, "pid": version.EXTE
 # Names under which external namespaces stand in the images, as runc has them: each can restore the other's.
 NAMESPACE_KEYS = {"net": "extRootNetNS", "pid": "extRootPidNS"}
 
-Wishes = Mapping[str, Any]
 
-
-def check(wishes: Wishes) -> None:
+def check(wishes: "Wishes") -> None:
     """Refuses wishes that there are not, or of a wrong type.
 
     Raises:
@@ -78,7 +82,20 @@ def check(wishes: Wishes) -> None:
             raise UsageError(f"{name} is {type(value).__name__}, expected {kind.__name__}")
 
 
-def fill(options: Any, wishes: Wishes, found: int) -> None:
+def common(folders: "Folders", log_file: str) -> "dict[str, Any]":
+    """The options that each dump and each restore has."""
+    return {
+        "images_dir_fd": folders.images,
+        "work_dir_fd": folders.work,
+        "log_level": LOG_LEVEL,
+        "log_file": log_file,
+        "notify_scripts": True,
+        "manage_cgroups": True,
+        "orphan_pts_master": True,
+    }
+
+
+def fill(options: "dict[str, Any]", wishes: "Wishes", found: int) -> None:
     """Puts wishes into the options of a request.
 
     Args:
@@ -92,43 +109,45 @@ def fill(options: Any, wishes: Wishes, found: int) -> None:
     """
     for name in PLAIN:
         if name in wishes:
-            setattr(options, name, wishes[name])
+            options[name] = wishes[name]
     for name, (_, minimum, what) in NEWER.items():
         if name in wishes:
             version.require(found, minimum, what)
-            setattr(options, name, wishes[name])
-    for key, value in wishes.get("external_mounts", ()):
-        options.ext_mnt.add(key=key, val=value)
-    for inside, outside in wishes.get("veths", ()):
-        options.veths.add(if_in=inside, if_out=outside)
-    for key, fd in wishes.get("inherit", ()):
-        options.inherit_fd.add(key=key, fd=fd)
-    for kind, inode in wishes.get("external_namespaces", ()):
+            options[name] = wishes[name]
+    lists = {
+        "ext_mnt": [{"key": key, "val": value} for key, value in wishes.get("external_mounts", ())],
+        "veths": [{"if_in": inside, "if_out": outside} for inside, outside in wishes.get("veths", ())],
+        "inherit_fd": [{"key": key, "fd": fd} for key, fd in wishes.get("inherit", ())],
         # An older CRIU makes a namespace of its own instead, as it always did.
-        if found >= NAMESPACE_VERSIONS[kind]:
-            options.external.append(f"{kind}[{inode}]:{NAMESPACE_KEYS[kind]}")
+        "external": [
+            f"{kind}[{inode}]:{NAMESPACE_KEYS[kind]}"
+            for kind, inode in wishes.get("external_namespaces", ())
+            if found >= NAMESPACE_VERSIONS[kind]
+        ],
+    }
+    options.update((name, value) for name, value in lists.items() if value)
     if wishes.get("freeze_cgroup") and (not wishes.get("freeze_cgroup_v2") or found >= version.FREEZE_CGROUP_V2):
-        options.freeze_cgroup = wishes["freeze_cgroup"]
+        options["freeze_cgroup"] = wishes["freeze_cgroup"]
     if wishes.get("page_server"):
         address, port = wishes["page_server"]
-        options.ps.address, options.ps.port = address, port
+        options["ps"] = {"address": address, "port": port}
     fill_modes(options, wishes, found)
 
 
-def fill_modes(options: Any, wishes: Wishes, found: int) -> None:
+def fill_modes(options: "dict[str, Any]", wishes: "Wishes", found: int) -> None:
     """Puts in what is one of several ways: cgroups, the network's lock. Nothing is said where nothing was asked for."""
     mode = wishes.get("cgroup_mode")
     if mode:
         version.require(found, version.MANAGE_CGROUPS_MODE, "--manage-cgroups-mode")
-        options.manage_cgroups_mode = rpc.ENUMS["cg_mode"][_one_of("manage-cgroups-mode", mode, CGROUP_MODES)]
+        options["manage_cgroups_mode"] = rpc.ENUMS["cg_mode"][_one_of("manage-cgroups-mode", mode, CGROUP_MODES)]
     lock = wishes.get("network_lock")
     if lock:
         version.require(found, version.NETWORK_LOCK, "--network-lock")
         name = _one_of("network-lock", lock, NETWORK_LOCKS)
-        options.network_lock = rpc.ENUMS["network_lock_method"][name]
+        options["network_lock"] = rpc.ENUMS["network_lock_method"][name]
 
 
-def _one_of(what: str, value: str, known: Mapping[str, str]) -> str:
+def _one_of(what: str, value: str, known: "Mapping[str, str]") -> str:
     if value not in known:
         raise UsageError(f"{what} is {value}, expected one of {', '.join(known)}")
     return known[value]

@@ -3,8 +3,6 @@
 import os
 import struct
 
-from google.protobuf.message import DecodeError
-
 from ctr_common.fd import Fd
 from ctr_criu_bridge import rpc
 
@@ -15,10 +13,12 @@ STATS_MAGIC = 0x57093306
 SIZE_MAX = 64 * 1024
 
 # Times are in microseconds there and here; pages are of 4096 bytes.
-Figures = dict[str, int]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Figures = dict[str, int]
 
 
-def read(work_dir: int, name: str) -> Figures:
+def read(work_dir: int, name: str) -> "Figures":
     """The figures of a finished dump or restore; empty where CRIU wrote none.
 
     Args:
@@ -29,19 +29,18 @@ def read(work_dir: int, name: str) -> Figures:
         with Fd(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=work_dir)) as file:
             data = os.read(file.fileno(), SIZE_MAX)
         return parse(data)
-    except (OSError, DecodeError, struct.error):
+    except (OSError, rpc.DecodeError, struct.error):
         return {}
 
 
-def parse(data: bytes) -> Figures:
+def parse(data: bytes) -> "Figures":
     """The figures in the bytes of such a file.
 
     Raises:
-        struct.error, DecodeError: it is no such file.
+        struct.error, rpc.DecodeError: it is no such file.
     """
     service, magic, size = HEADER.unpack_from(data)
     if (service, magic) != (SERVICE_MAGIC, STATS_MAGIC):
         raise struct.error("no statistics of criu")
-    entry = rpc.Stats.FromString(data[HEADER.size : HEADER.size + size])
-    part = entry.dump if entry.HasField("dump") else entry.restore
-    return {field.name: getattr(part, field.name) for field in part.DESCRIPTOR.fields if part.HasField(field.name)}
+    entry = rpc.decode("stats_entry", data[HEADER.size : HEADER.size + size])
+    return dict(entry.get("dump") or entry.get("restore") or {})

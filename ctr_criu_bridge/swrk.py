@@ -2,16 +2,16 @@
 
 import os
 import select
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from google.protobuf.message import DecodeError
 
 from ctr_common.errors import CriuError, CtrError
+from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_criu_bridge import rpc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 MESSAGE_MAX = 256 * 1024
 # cr_errmsg and a few warnings; a CRIU that cannot even start says so here
@@ -19,6 +19,7 @@ OUTPUT_MAX = 16 * 1024
 
 # How long CRIU may take to end after its last word, before it is killed.
 END_TIMEOUT = 30.0
+SIGKILL, SIGPIPE, SIGXFSZ = 9, 13, 25
 # seconds between two looks at what has been written, while nothing else happens
 TICK = 0.25
 
@@ -36,27 +37,20 @@ class Swrk:
         pid: of CRIU.
     """
 
-    def __init__(self, criu: str, fds: Sequence[int] = (), *, keep_stdio: bool = False) -> None:
+    def __init__(self, criu: str, fds: "Sequence[int]" = (), *, keep_stdio: bool = False) -> None:
         self.path = find(criu)
         self._output = os.memfd_create("criu-output", os.MFD_CLOEXEC)
         ours, theirs = _kernel.socketpair()
         self._socket = ours
-        kept = None if keep_stdio else self._output
         try:
-            self._process = subprocess.Popen(
-                [self.path, "swrk", str(theirs)],
-                stdin=None if keep_stdio else subprocess.DEVNULL,
-                stdout=kept,
-                stderr=kept,
-                pass_fds=(theirs, *fds),
-            )
+            self.pid = start([self.path, "swrk", str(theirs)], (theirs, *fds), -1 if keep_stdio else self._output)
         except OSError as error:
             os.close(ours)
             os.close(self._output)
             raise _cannot_run(self.path, error) from None
         finally:
             os.close(theirs)
-        self.pid = self._process.pid
+        self._ended: int | None = None
 
     def __enter__(self) -> "Swrk":
         return self
@@ -64,18 +58,18 @@ class Swrk:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def send(self, request: Any) -> None:
+    def send(self, request: "dict[str, Any]") -> None:
         """Sends a request.
 
         Raises:
             CriuError: CRIU is gone.
         """
         try:
-            _kernel.sendmsg(self._socket, request.SerializeToString())
+            _kernel.sendmsg(self._socket, rpc.encode("req", request))
         except OSError:
             raise self.vanished() from None
 
-    def receive(self, on_tick: Callable[[], None] | None = None) -> tuple[Any, list[int]]:
+    def receive(self, on_tick: "Callable[[], None] | None" = None) -> "tuple[dict[str, Any], list[int]]":
         """The next response, with the fds that came along, which are the caller's to close.
 
         Args:
@@ -93,8 +87,8 @@ class Swrk:
             if not data:
                 raise self.vanished()
             try:
-                response = rpc.Response.FromString(data)
-            except DecodeError as error:
+                response = rpc.decode("resp", data)
+            except rpc.DecodeError as error:
                 raise CriuError(f"criu sent what is no response: {error}", path=self.path) from None
         except BaseException:
             for fd in fds:
@@ -102,7 +96,7 @@ class Swrk:
             raise
         return response, fds
 
-    def _wait(self, on_tick: Callable[[], None] | None) -> None:
+    def _wait(self, on_tick: "Callable[[], None] | None") -> None:
         if on_tick is None:
             return
         poll = select.poll()
@@ -132,12 +126,24 @@ class Swrk:
         socket, self._socket = self._socket, -1
         if socket >= 0:
             os.close(socket)
+        if self._ended is None:
+            if not self._has_ended(END_TIMEOUT):
+                os.kill(self.pid, SIGKILL)
+                os.waitpid(self.pid, 0)
+                return None
+            self._ended = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._ended
+
+    def _has_ended(self, timeout: float) -> bool:
         try:
-            return self._process.wait(END_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            return None
+            pidfd = Fd(_kernel.pidfd_open(self.pid))
+        except OSError:
+            # Linux before 5.3 has no pidfds
+            return True
+        with pidfd:
+            poll = select.poll()
+            poll.register(pidfd.fileno(), select.POLLIN)
+            return bool(poll.poll(timeout * 1000))
 
     def close(self) -> None:
         """Ends CRIU if it still runs; does nothing the second time."""
@@ -147,6 +153,26 @@ class Swrk:
         output, self._output = self._output, -1
         if output >= 0:
             os.close(output)
+
+
+def start(argv: "list[str]", fds: "Sequence[int]", output: int) -> int:
+    """Starts a program; returns its pid. Signals that are ignored here are ignored there, but for Python's own.
+
+    Args:
+        argv: argv[0] is its path.
+        fds: that it inherits under their own numbers.
+        output: becomes its stdout and stderr, and /dev/null its stdin; -1 leaves all three as they are here.
+
+    Raises:
+        OSError: it can't be run.
+    """
+    actions: list[tuple[Any, ...]] = []
+    if output >= 0:
+        actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
+        actions += [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
+    # onto themselves: without close-on-exec
+    actions += [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]
+    return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigmask=(), setsigdef=(SIGPIPE, SIGXFSZ))
 
 
 def find(criu: str) -> str:
@@ -159,13 +185,19 @@ def find(criu: str) -> str:
         CriuError: there is none.
     """
     criu = criu or "criu"
-    found = shutil.which(criu)
-    if found is None:
-        hint = "install criu, or name it with --criu"
-        where = "" if "/" in criu else " in $PATH"
-        why = "not found" if not os.path.exists(criu) else "not executable"
-        raise CriuError(f"criu: {criu}: executable file {why}{where}", hint=hint)
-    return os.path.abspath(found)
+    candidates = [criu] if "/" in criu else [f"{place or '.'}/{criu}" for place in search_path()]
+    for path in candidates:
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
+    hint = "install criu, or name it with --criu"
+    where = "" if "/" in criu else " in $PATH"
+    why = "not found" if not os.path.exists(criu) else "not executable"
+    raise CriuError(f"criu: {criu}: executable file {why}{where}", hint=hint)
+
+
+def search_path() -> "list[str]":
+    """The places where programs are."""
+    return os.environ.get("PATH", os.defpath).split(":")
 
 
 def _cannot_run(path: str, error: OSError) -> CtrError:

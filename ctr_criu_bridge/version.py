@@ -1,10 +1,11 @@
 """Which CRIU this is, as one number: major * 10000 + minor * 100 + sublevel, so 41001 is 4.10.1 and 40101 is 4.1.1."""
 
-import re
-import subprocess
-
 from ctr_common.errors import CriuError
 from ctr_criu_bridge import rpc, session, swrk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # CRIU's own release notes tell since when it has what.
 MINIMUM = 10502
@@ -34,18 +35,41 @@ def ask(criu: str) -> tuple[int, str]:
     Raises:
         CriuError: there is no CRIU, or it does not tell.
     """
-    path = swrk.find(criu)
-    with swrk.Swrk(path) as running:
-        try:
-            response = session.ask(running, rpc.request("VERSION"))
-        except CriuError:
-            return ask_by_flag(path)
-    told = response.version
-    if told.major_number <= 0:
-        return ask_by_flag(path)
-    return number(told.major_number, told.minor_number, told.sublevel, bool(told.gitid)), text(
-        told.major_number, told.minor_number, told.sublevel, told.gitid
-    )
+    running, found, said = start(criu)
+    running.close()
+    return found, said
+
+
+def start(criu: str, fds: "Sequence[int]" = (), *, keep_stdio: bool = False) -> tuple[swrk.Swrk, int, str]:
+    """Starts a CRIU that has told its version and waits for the request: one process where two would do it, too.
+
+    Args:
+        criu: path, or name on PATH.
+        fds, keep_stdio: see swrk.Swrk.
+
+    Returns:
+        the running CRIU, which the caller closes; its version as of `ask`.
+
+    Raises:
+        CriuError: there is no CRIU, or it does not tell.
+    """
+    running = swrk.Swrk(criu, fds, keep_stdio=keep_stdio)
+    try:
+        response = session.ask(running, rpc.request("VERSION", keep_open=True))
+    except CriuError:
+        # older than the request, or than its going on afterwards
+        running.close()
+        found, said = ask_by_flag(running.path)
+        return swrk.Swrk(criu, fds, keep_stdio=keep_stdio), found, said
+    except BaseException:
+        running.close()
+        raise
+    told = response.get("version", {})
+    major, minor, sublevel = (told.get(name, 0) for name in ("major_number", "minor_number", "sublevel"))
+    git = told.get("gitid", "")
+    if major <= 0:
+        return running, *ask_by_flag(running.path)
+    return running, number(major, minor, sublevel, bool(git)), text(major, minor, sublevel, git)
 
 
 def number(major: int, minor: int, sublevel: int, from_git: bool) -> int:
@@ -70,6 +94,8 @@ def ask_by_flag(path: str) -> tuple[int, str]:
     Raises:
         CriuError: it can't be run, or prints something else.
     """
+    import subprocess
+
     try:
         done = subprocess.run(
             [path, "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DASH_V_TIMEOUT, check=False
@@ -89,6 +115,8 @@ def parse(output: str, path: str = "criu") -> tuple[int, str]:
     Raises:
         CriuError: there is no version in it.
     """
+    import re
+
     git = re.search(r"^GitID: v(\d+)\.(\d+)(?:\.(\d+))?-", output, re.MULTILINE)
     release = re.search(r"^Version: (\d+)\.(\d+)(?:\.(\d+))?", output, re.MULTILINE)
     found = git or release

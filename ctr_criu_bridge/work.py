@@ -1,15 +1,20 @@
 """What dump and restore have in common: folders, the request's life, progress, and what is told of a failure."""
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from ctr_common.errors import CriuError
-from ctr_criu_bridge import hints, log_errors, session, stats
+from ctr_criu_bridge import session
 from ctr_criu_bridge.swrk import Swrk
 
-# Told while CRIU works: a phase, and how many bytes there are in the images folder.
-Progress = Callable[[str, int], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ctr_criu_bridge.stats import Figures
+
+    # Told while CRIU works: a phase, and how many bytes there are in the images folder.
+    Progress = Callable[[str, int], None]
 
 
 class Folders:
@@ -48,13 +53,13 @@ class Outcome:
         size: bytes in the images folder.
     """
 
-    def __init__(self, pid: int, figures: stats.Figures, version: int, size: int) -> None:
+    def __init__(self, pid: int, figures: "Figures", version: int, size: int) -> None:
         self.pid = pid
         self.figures = figures
         self.version = version
         self.size = size
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "dict[str, Any]":
         """As messages and scripts have it."""
         return {"pid": self.pid, "stats": self.figures, "criu_version": self.version, "bytes": self.size}
 
@@ -76,12 +81,12 @@ PHASES = {
 
 def run(
     swrk: Swrk,
-    request: Any,
+    request: "dict[str, Any]",
     folders: Folders,
     log_file: str,
-    notify: session.Notify = session.ignore_notifications,
-    progress: Progress | None = None,
-) -> Any:
+    notify: "session.Notify" = session.ignore_notifications,
+    progress: "Progress | None" = None,
+) -> "dict[str, Any]":
     """Asks CRIU and gives its response; a failure comes with what the log says.
 
     Args:
@@ -98,7 +103,7 @@ def run(
         if progress is not None:
             progress(phase, folders.bytes_written())
 
-    def on_notify(script: str, pid: int, fds: Sequence[int]) -> None:
+    def on_notify(script: str, pid: int, fds: "Sequence[int]") -> None:
         nonlocal phase
         phase = PHASES.get(script, phase)
         tick()
@@ -120,6 +125,8 @@ def explain(error: CriuError, folders: Folders, log_file: str, output: str = "")
         error: changed here.
         output: what CRIU wrote beside its log.
     """
+    from ctr_criu_bridge import hints, log_errors
+
     lines = log_errors.read(folders.work, log_file)
     told = log_errors.errors(lines)
     cause = hints.find([error.message, *told, *output.splitlines()])

@@ -14,15 +14,17 @@ from collections.abc import Iterator
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
-PACKAGES = ("ctr_common", "ctr_init", "ctr_supervisor")
+PACKAGES = ("ctr_common", "ctr_criu_bridge", "ctr_init", "ctr_supervisor")
 LOADER = "ctr_common/packed.py"
-VERBS = ("create", "delete", "exec", "kill", "list", "run", "start", "state")
+VERBS = ("checkpoint", "create", "delete", "exec", "kill", "list", "restore", "run", "start", "state")
 # The modules that these import at module level, and so on, are packed. Rare things are left to Python: a larger pack
 # takes longer to read.
 ROOTS = (
     *(f"ctr_supervisor.{room}.{verb}" for room in ("cli", "engine") for verb in VERBS),
     "ctr_common.spec.validate_linux",
     "ctr_common.spec.validate_process",
+    "ctr_common.wire",
+    "ctr_criu_bridge.server",
     "ctr_init.inside",
     "ctr_init.plan",
     "ctr_init.worker",

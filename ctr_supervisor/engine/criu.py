@@ -6,6 +6,7 @@ import sys
 from ctr_common.errors import CriuError, CtrError, ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
+from ctr_common.kernel.constants import PR_SET_NAME
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ PROGRAM = "ctr-criu-bridge"
 # CRIU told us nothing of what it does while it copies memory; a person who waits too long has Ctrl-C.
 STUB = "import sys; sys.path += {paths}; from ctr_criu_bridge.main import main; raise SystemExit(main())"
 SOCKET_FD = 3
+FD_MAX = 0xFFFFFFFF
+CRASHED = 1
 
 
 class Listener:
@@ -45,6 +48,62 @@ class Listener:
         """So many bytes are in the images folder."""
 
 
+def fork(runtime: "Runtime", socket: int) -> int:
+    """Makes the bridge of this process; returns its pid.
+
+    Args:
+        socket: its end, which stays ours.
+
+    Raises:
+        CriuError: there can be no other process.
+    """
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise CriuError(f"cannot run {PROGRAM}", syscall="fork", errno=error.errno or 0) from None
+    if pid:
+        return pid
+    status = CRASHED
+    try:
+        # Nothing of ours is kept open by it, least of all our end of the socket.
+        kept = [os.dup(fd) for fd in runtime.parent.stdio]
+        for number, fd in enumerate(kept):
+            os.dup2(fd, number)
+        if socket != SOCKET_FD:
+            os.dup2(socket, SOCKET_FD, inheritable=False)
+        _kernel.close_range(SOCKET_FD + 1, FD_MAX)
+        _kernel.prctl(PR_SET_NAME, PROGRAM.encode() + b"\0")
+        from ctr_criu_bridge import server
+
+        status = server.serve(SOCKET_FD)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def spawn(runtime: "Runtime", socket: int) -> int:
+    """Starts the bridge with an interpreter of its own; as `fork`."""
+    from ctr_common import paths
+
+    environment = [f"{name}={value}" for name, value in os.environ.items() if name != SOCKET_VARIABLE]
+    environment.append(f"{SOCKET_VARIABLE}={SOCKET_FD}")
+    stub = STUB.format(paths=repr([*paths.search_path()]))
+    stdio = [(fd, number) for number, fd in enumerate(runtime.parent.stdio)]
+    try:
+        with Fd(os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC)) as interpreter:
+            pid, pidfd = _kernel.spawn(
+                interpreter.fileno(),
+                [sys.executable, "-I", "-S", "-c", stub],
+                environment,
+                [*stdio, (socket, SOCKET_FD)],
+            )
+    except OSError as error:
+        raise CriuError(f"cannot run {PROGRAM}", path=sys.executable, errno=error.errno or 0) from None
+    os.close(pidfd)
+    return pid
+
+
 class Bridge:
     """A bridge process and the socket to it.
 
@@ -53,30 +112,20 @@ class Bridge:
     """
 
     def __init__(self, runtime: "Runtime") -> None:
-        from ctr_common import paths
+        from ctr_common import programs
         from ctr_common.wire import Wire
 
         self.runtime = runtime
         ours, theirs = _kernel.socketpair()
         self.wire = Wire(ours, "CRIU bridge")
-        environment = [f"{name}={value}" for name, value in os.environ.items() if name != SOCKET_VARIABLE]
-        environment.append(f"{SOCKET_VARIABLE}={SOCKET_FD}")
-        stub = STUB.format(paths=repr([*paths.search_path()]))
-        stdio = [(fd, number) for number, fd in enumerate(runtime.parent.stdio)]
         try:
-            with Fd(os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC)) as interpreter:
-                self.pid, pidfd = _kernel.spawn(
-                    interpreter.fileno(),
-                    [sys.executable, "-I", "-S", "-c", stub],
-                    environment,
-                    [*stdio, (theirs, SOCKET_FD)],
-                )
-        except OSError as error:
+            # An interpreter of its own takes 20 to 40 ms; beside other threads there is no way around it.
+            self.pid = fork(runtime, theirs) if programs.is_alone() else spawn(runtime, theirs)
+        except BaseException:
             self.wire.close()
-            raise CriuError(f"cannot run {PROGRAM}", path=sys.executable, errno=error.errno or 0) from None
+            raise
         finally:
             os.close(theirs)
-        os.close(pidfd)
 
     def __enter__(self) -> "Bridge":
         return self

@@ -85,7 +85,8 @@ def without_docstrings(syntax: ast.Module) -> ast.Module:
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if ast.get_docstring(node):
-            node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
+            # nothing may stand before a module's `from __future__ import`
+            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
     return syntax
 
 

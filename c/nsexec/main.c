@@ -76,6 +76,8 @@ int main(int argc, char **argv)
 {
     const char *socket = getenv(SOCKET_VARIABLE), *verb = argc > 1 ? argv[1] : "";
 
+    if (argc <= 1 && getenv(REEXEC_VARIABLE))
+        reexec_resume(getenv(REEXEC_VARIABLE));
     if (argc <= 1 && socket)
         return serve_engine(socket);
     fill_stdio();

@@ -171,7 +171,8 @@ static void make_container(struct context *context)
 
 void prelude_run(int socket, int inherited_end)
 {
-    struct context context = {.socket = socket, .inherited_end = inherited_end, .unprivileged = geteuid() != 0};
+    struct context context = {
+        .socket = socket, .inherited_end = inherited_end, .unprivileged = geteuid() != 0, .own_fds = -1};
     struct message message;
 
     report_to(socket);

@@ -103,7 +103,7 @@ static void make_session(void)
         fail(.step = "make session", .syscall = "setsid", .number = errno);
 }
 
-static void become_namespace_root(const struct context *context)
+static void become_namespace_root(struct context *context)
 {
     const struct bootstrap *bootstrap = &context->bootstrap;
 
@@ -111,11 +111,14 @@ static void become_namespace_root(const struct context *context)
         return;
     if (bootstrap->become_root)
         become_root(context->proc);
+    if (context->unprivileged && bootstrap->become_root)
+        reexec_process(context);
     /*
      * setns by pidfd asks for ptrace rights on this process, and a setup worker without privileges has them only while
      * it is dumpable. That opens nothing to a container: this is a new user namespace, with nobody else in it yet.
      */
-    set_dumpable(context->unprivileged);
+    context->dumpable = context->unprivileged;
+    set_dumpable(context->dumpable);
 }
 
 static void make_late_namespaces(const struct context *context)
@@ -136,7 +139,7 @@ static void write_time_offsets(const struct context *context)
         /* opening asks for the owner, and only a dumpable process owns its files here */
         set_dumpable(true);
         file = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
-        set_dumpable(context->unprivileged);
+        set_dumpable(context->dumpable);
     }
     if (file < 0 || write_at_once(file, text, strlen(text)) < 0)
         fail(.step = "set time offsets", .syscall = file < 0 ? "open" : "write", .number = errno,
@@ -184,7 +187,6 @@ static void send_plain(int socket, uint16_t type)
 
 static void enter_namespaces(const struct context *context)
 {
-    become_namespace_root(context);
     if (context->bootstrap.new_session)
         make_session();
     make_late_namespaces(context);
@@ -223,7 +225,8 @@ static void enter_root(struct settings *settings, int *mount_namespace)
 /* From here on nothing is open but what is needed, so that no step can let a container see a fd of the host. */
 static void close_other_fds(const struct context *context, const struct settings *settings)
 {
-    int kept[] = {context->socket, context->proc, context->bootstrap.log, settings->fifo, settings->console_slave};
+    int kept[] = {context->socket,        context->proc,  context->own_fds,
+                  context->bootstrap.log, settings->fifo, settings->console_slave};
 
     fds_preserve(settings->preserve_fds, context->inherited_end);
     fds_close_all_but(context->proc, 3 + (int)settings->preserve_fds, kept, sizeof(kept) / sizeof(kept[0]));
@@ -413,7 +416,8 @@ static int wait_for_start(const struct context *context, struct settings *settin
         return -1;
     for (;;) {
         auto_free char *name = format_text("%d", settings->fifo);
-        int fifo = proc_open_link(context->proc, "fd", name, O_WRONLY);
+        int fifo = context->own_fds >= 0 ? openat(context->own_fds, name, O_WRONLY | O_CLOEXEC)
+                                         : proc_open_link(context->proc, "fd", name, O_WRONLY);
         if (fifo < 0 && errno == EINTR)
             continue;
         if (fifo < 0)
@@ -431,14 +435,20 @@ static int wait_for_start(const struct context *context, struct settings *settin
 
 void process_run(struct context *context, int released)
 {
-    struct settings settings;
-
     prctl(PR_SET_NAME, "ctr-init:1");
     log_to(context->bootstrap.log, "ctr-init:1");
     log_step("begin");
     wait_for_stage_0(released);
     log_step("wait for stage 0");
     wait_for_go(context);
+    become_namespace_root(context);
+    process_continue(context);
+}
+
+void process_continue(struct context *context)
+{
+    struct settings settings;
+
     enter_namespaces(context);
     log_step("make cgroup, time and IPC namespaces");
     int mount_namespace = keep_mount_namespace(context);
@@ -452,6 +462,9 @@ void process_run(struct context *context, int released)
     bool filter_last = settings.no_new_privs && !seccomp_has_listener(&settings) && settings.hook_count == 0;
     if (settings.no_new_privs && !filter_last)
         seccomp_install(&settings, context->socket);
+    /* whom `exec` brings in before the start may have the right to look at what is open here */
+    if (settings.fifo >= 0 && context->own_fds >= 0)
+        close_fd(&context->proc);
     log_line("prepared");
     log_step("find program, load filter");
     send_plain(context->socket, MSG_PREPARED);
@@ -465,6 +478,7 @@ void process_run(struct context *context, int released)
     log_line("execve %s", executable);
     /* close-on-exec is too late: old kernels make the process dumpable before they close (CVE-2016-9962) */
     close_fd(&context->proc);
+    close_fd(&context->own_fds);
     close_fd(&context->bootstrap.log);
     log_to(-1, "");
     signals_reset();

@@ -19,15 +19,21 @@ static bool is_procfs(int fd)
     return fstatfs(fd, &status) == 0 && (unsigned long)status.f_type == PROC_SUPER_MAGIC;
 }
 
+bool proc_is_root(int fd)
+{
+    struct stat status;
+
+    /* a directory of a procfs bound over /proc would have the right magic but another inode */
+    return is_procfs(fd) && fstat(fd, &status) == 0 && status.st_ino == PROC_ROOT_INO;
+}
+
 int proc_open_root(void)
 {
     auto_fd proc = open("/proc", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    struct stat status;
 
     if (proc < 0)
         fail(.step = "open procfs", .syscall = "open", .number = errno, .path = "/proc");
-    /* a directory of a procfs bound over /proc would have the right magic but another inode */
-    if (!is_procfs(proc) || fstat(proc, &status) < 0 || status.st_ino != PROC_ROOT_INO)
+    if (!proc_is_root(proc))
         fail(.step = "open procfs", .path = "/proc", .message = "/proc is not a procfs");
     return take_fd(&proc);
 }

@@ -9,10 +9,14 @@
 #ifndef CTR_PROCFS_H
 #define CTR_PROCFS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* An O_PATH fd of /proc; ends the process when /proc is not a procfs. */
 int proc_open_root(void);
+
+/* Whether the fd is the topmost directory of a procfs. */
+bool proc_is_root(int fd);
 
 /* Opens a file below proc without crossing into another mount or through a magic link. -1 and errno on failure. */
 int proc_open(int proc, const char *path, int flags);

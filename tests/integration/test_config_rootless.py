@@ -260,18 +260,39 @@ def test_exec_enters_all_namespaces(theirs: Rootless, bundles, container: str, u
     assert theirs("exec", container, "id", "-u").text == "0"
 
 
-def test_exec_into_a_created_container_leaves_it_alone_and_says_when_it_is_possible(
-    theirs: Rootless, bundles, container: str
+@pytest.mark.parametrize("runs_as", [0, 1000])
+@covers("verb exec")
+def test_exec_enters_a_container_that_was_not_started_yet(
+    theirs: Rootless, bundles, container: str, user: User, runs_as: int
 ):
-    # what waits there for start is not dumpable, so that no neighbour can trace it, and then its owner can't either
-    theirs("create", "-b", bundles(args=FOREVER), container).ok()
-    with Terminal(*theirs.argv("exec", container, "true"), env=theirs.environment) as screen:
-        assert screen.wait() == 255
-    assert "operation not permitted" in screen.seen
-    assert "once it is started" in screen.seen
+    path = bundles(several(user), {"process": {"user": {"uid": runs_as, "gid": runs_as}}}, args=FOREVER)
+    theirs("create", "-b", path, container).ok()
+    pid = theirs.state(container)["pid"]
+    names = ["mnt", "pid", "uts", "ipc", "user"]
+    script = "for name; do readlink /proc/self/ns/$name; done"
+    links = theirs("exec", container, "sh", "-c", script, "sh", *names).lines
+    assert links == [os.readlink(f"/proc/{pid}/ns/{name}") for name in names]
+    with Terminal(*theirs.argv("exec", "-t", container, "tty"), env=theirs.environment) as screen:
+        assert screen.wait() == 0
+    assert screen.seen.strip() == "/dev/pts/0"
     assert theirs.status(container) == "created"
     theirs("start", container).ok()
     theirs("exec", container, "true").ok()
+
+
+@pytest.mark.parametrize("capability", ["", "CAP_SYS_PTRACE"])
+def test_who_enters_before_the_start_finds_no_way_out_of_the_process_that_waits(
+    theirs: Rootless, bundles, container: str, capability: str
+):
+    """CVE-2016-9962: without the capability nothing of it can be looked into; with it there is nothing of the host."""
+    theirs("create", "-b", bundles(args=FOREVER), container).ok()
+    script = "readlink /proc/1/exe; for fd in /proc/1/fd/*; do readlink $fd; ls $fd/ $fd/..; done 2>/dev/null; true"
+    flags = ["--cap", capability] if capability else []
+    seen = theirs("exec", *flags, container, "sh", "-c", script).lines
+    assert bool(seen) is bool(capability)
+    # directories of the host have more in them than numbers, which is what a directory of fds has
+    listed = [line for line in seen if line and not line.startswith("/") and ":[" not in line]
+    assert [line for line in listed if not line.isdigit()] == []
 
 
 def test_exec_as_another_user_of_the_container(theirs: Rootless, bundles, container: str, user: User):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +27,7 @@ from tests.nsexec.driver import (
 pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
 
 NOBODY = 65534
+OLD_KERNEL = (sys.executable, "-I", "-S", str(Path(__file__).with_name("old_kernel.py")), str(errno.ENOSYS))
 
 Start = Callable[..., Driver]
 Ready = Callable[..., Driver]
@@ -68,17 +72,116 @@ class TestDumpable:
         os.close(read)
         os.close(write)
 
-    def test_an_unprivileged_process_is_dumpable_for_its_worker_only(self, ready: Ready, directory: Path) -> None:
-        os.mkfifo(directory / "fifo", 0o666)
-        (directory / "fifo").chmod(0o622)
-        fd = os.open(directory / "fifo", os.O_PATH)
-        prefix = ("/usr/bin/setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
-        maps = [("UIDMAP", f"0 {NOBODY} 1"), ("GIDMAP", f"0 {NOBODY} 1"), ("SETGROUPS_DENY", 1), ("BECOME_ROOT", 1)]
-        driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *maps, ("ROOTLESS_EUID", 1), prefix=prefix)
-        assert is_dumpable(driver.pid)
-        driver.settings(*command("/bin/true"), ("FIFO_FD", 0), fds=[fd])
-        os.close(fd)
-        assert not is_dumpable(driver.pid)
+
+class TestPlainUser:
+    """Who may look into the container process of a plain user, and so enter its namespaces."""
+
+    IDS = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
+    MAPS: tuple[Attribute, ...] = (
+        ("UIDMAP", f"0 {NOBODY} 1"),
+        ("GIDMAP", f"0 {NOBODY} 1"),
+        ("SETGROUPS_DENY", 1),
+        ("BECOME_ROOT", 1),
+        ("ROOTLESS_EUID", 1),
+    )
+
+    @pytest.fixture
+    def theirs(self, ready: Ready) -> Start:
+        """Starts a container process of theirs in a new user namespace."""
+
+        def start(flags: int = 0, *more: Attribute, prefix: tuple[str, ...] = (), **options: Any) -> Driver:
+            attributes = (("CLONE_FLAGS", CLONE_NEWUSER | flags), *self.MAPS, *more)
+            return ready(*attributes, prefix=("/usr/bin/setpriv", *self.IDS, *prefix), **options)
+
+        return start
+
+    @pytest.fixture
+    def waiting(self, theirs: Start, directory: Path) -> Start:
+        """The same; it then waits for somebody who opens the fifo."""
+
+        def start(*args: Any, **options: Any) -> Driver:
+            os.mkfifo(directory / "fifo")
+            (directory / "fifo").chmod(0o622)
+            driver = theirs(*args, **options)
+            fd = os.open(directory / "fifo", os.O_PATH)
+            driver.settings(*command("/bin/true"), ("FIFO_FD", 0), fds=[fd])
+            os.close(fd)
+            return driver
+
+        return start
+
+    def owner_sees(self, driver: Driver, script: str = "readlink /proc/$0/exe") -> bool:
+        command = ["setpriv", *self.IDS, "sh", "-c", script, str(driver.pid)]
+        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+
+    def neighbour_sees(self, driver: Driver, *capabilities: str) -> bool:
+        """Whether the same user in that user namespace, with all capabilities but those taken away, can look in."""
+        enter = (
+            f"nsenter --preserve-credentials --user=/proc/$0/ns/user setpriv --bounding-set={','.join(capabilities)}"
+        )
+        return self.owner_sees(driver, f"{enter} readlink /proc/$0/exe")
+
+    def test_the_owner_may_look_in_while_it_waits_for_settings(self, theirs: Start) -> None:
+        assert self.owner_sees(theirs())
+
+    def test_the_owner_may_look_in_while_it_waits_for_start(self, waiting: Start) -> None:
+        assert self.owner_sees(waiting())
+
+    def test_a_neighbour_in_the_user_namespace_needs_the_capability(self, waiting: Start) -> None:
+        driver = waiting()
+        assert self.neighbour_sees(driver, "+all")
+        assert not self.neighbour_sees(driver, "-sys_ptrace")
+
+    def test_a_neighbour_needs_it_before_the_settings_too(self, theirs: Start) -> None:
+        assert not self.neighbour_sees(theirs(), "-sys_ptrace")
+
+    @pytest.mark.parametrize("flags", [CLONE_NEWNS | CLONE_NEWPID, 0])
+    def test_no_procfs_of_the_host_is_open_while_it_waits_in_a_mount_namespace(
+        self, waiting: Start, flags: int
+    ) -> None:
+        driver = waiting(flags)
+        held = Path(f"/proc/{driver.pid}/fd")
+        found = [
+            entry.name for entry in held.iterdir() if (entry / "self").is_symlink() or (entry / "../self").exists()
+        ]
+        assert len(found) == (0 if flags else 1)
+
+    def test_the_program_runs_when_the_fifo_is_opened(self, waiting: Start, directory: Path) -> None:
+        driver = waiting(CLONE_NEWNS | CLONE_NEWPID)
+        assert (directory / "fifo").read_bytes() == b"0"
+        assert driver.wait() == 0
+
+    @pytest.mark.parametrize("preserved", [0, 1, 2])
+    def test_what_is_preserved_stays_open_and_nothing_else(self, theirs: Start, preserved: int) -> None:
+        null = os.open("/dev/null", os.O_RDONLY)
+        driver = theirs(CLONE_NEWNS, preserve=[null, null])
+        os.close(null)
+        output = driver.run(["/bin/ls", "/proc/self/fd"], ("PRESERVE_FDS", preserved))
+        assert output.split() == [str(fd) for fd in range(3 + preserved + 1)]  # the last is the directory that ls reads
+
+    def test_nothing_of_it_reaches_the_program(self, theirs: Start) -> None:
+        assert theirs().run(["/usr/bin/env"]) == "PATH=/usr/bin:/bin\n"
+
+    def test_time_offsets_and_a_session_are_made(self, theirs: Start) -> None:
+        driver = theirs(CLONE_NEWTIME, ("TIME_OFFSETS", "boottime 1000000 0"), ("NEW_SESSION", 1))
+        assert os.getsid(driver.pid) == driver.pid
+        output = driver.run(["/bin/cat", "/proc/self/timens_offsets"])
+        assert output.split()[-3:] == ["boottime", "1000000", "0"]
+
+    def test_steps_are_logged_before_and_after(self, theirs: Start) -> None:
+        read, write = os.pipe()
+        theirs(0, ("LOG_FD", 0), ("TRACE", 1), fds=[write]).run(["/bin/true"])
+        os.close(write)
+        with open(read) as log:
+            lines = log.read()
+        steps = ["=clone3", "=wait for go", "=execute ctr-init in the user namespace", "=find program, load filter"]
+        places = [lines.index(step) for step in steps]
+        assert places == sorted(places)
+
+    def test_without_the_system_call_it_is_dumpable_for_its_worker_alone(self, waiting: Start, theirs: Start) -> None:
+        prefix = ("--no-new-privs", *OLD_KERNEL)
+        assert self.owner_sees(theirs(prefix=prefix))
+        assert not self.owner_sees(waiting(prefix=prefix))
 
 
 class TestWorkingDirectory:

@@ -141,6 +141,7 @@ class Pool:
         self.serve = serve
         # A worker writes its pid here when it has taken a job, and when it waits for another.
         self.changes_read, self.changes_write = (Fd(fd) for fd in os.pipe2(os.O_CLOEXEC))
+        os.set_blocking(self.changes_read.fileno(), False)
         # A worker that waits has taken one of these.
         self.seats = Fd(os.eventfd(IDLE_MAX, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE))
         self.workers: set[int] = set()
@@ -170,8 +171,7 @@ class Pool:
                 return
             ready = dict(poll.poll())
             if self.changes_read.fileno() in ready:
-                pids = os.read(self.changes_read.fileno(), 1024 * PID.size)
-                self.idle.symmetric_difference_update(pid for (pid,) in PID.iter_unpack(pids))
+                self.read_changes()
             if children.fileno() in ready:
                 _kernel.read_signalfd(children.fileno())
                 self.reap()
@@ -180,6 +180,15 @@ class Pool:
                 poll.unregister(self.ends.control.fileno())
                 # Its other end is closed, so idle workers read the end of it.
                 self.ends.jobs.close()
+
+    def read_changes(self) -> None:
+        """Notes who waits, and who does so no more."""
+        try:
+            # all that a pipe holds
+            pids = os.read(self.changes_read.fileno(), 65536)
+        except BlockingIOError:
+            return
+        self.idle.symmetric_difference_update(pid for (pid,) in PID.iter_unpack(pids))
 
     def fork_worker(self) -> None:
         """One more idle worker."""
@@ -217,10 +226,15 @@ class Pool:
                 return
             os.eventfd_write(self.seats.fileno(), 1)
             os.write(self.changes_write.fileno(), PID.pack(os.getpid()))
-            if not self.serve(job, self.ends.reports) or not self.take_seat():
+            if not self.serve(job, self.ends.reports):
                 return
             first.restore()
+            # Told first: a worker that is killed in between gives back a seat that it has not taken, which does less
+            # harm than to keep one for ever.
             os.write(self.changes_write.fileno(), PID.pack(os.getpid()))
+            if not self.take_seat():
+                os.write(self.changes_write.fileno(), PID.pack(os.getpid()))
+                return
 
     def reap(self) -> None:
         """Tells the supervisor of workers that ended."""
@@ -231,6 +245,9 @@ class Pool:
                 return
             if pid == 0:
                 return
+            # What it wrote before its end is there by now. Read later, it would make an idle worker of a dead one, and
+            # jobs would wait for that.
+            self.read_changes()
             self.workers.discard(pid)
             if pid in self.idle:
                 self.idle.discard(pid)

@@ -1,0 +1,86 @@
+"""What the pool knows of its workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ctr_common.wire import Packet, Wire
+from ctr_supervisor.service import pool
+
+LIMIT = 10.0
+
+
+@pytest.fixture
+def made() -> Iterator[pool.Pool]:
+    """A pool that does not run, without workers."""
+    ours, theirs = pool.pairs()
+    found = pool.Pool(theirs, lambda packet, reports: True)
+    yield found
+    for fd in (found.changes_read, found.changes_write, found.seats):
+        fd.close()
+    ours.close()
+    theirs.close()
+
+
+def dead_worker(of: pool.Pool, life: Callable[[], None]) -> int:
+    """One that was idle when it was forked, and has ended since without having been reaped."""
+    assert of.take_seat()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            life()
+        finally:
+            os._exit(1)
+    of.workers.add(pid)
+    of.idle.add(pid)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    return pid
+
+
+def test_a_worker_that_took_a_job_and_ended_at_once_is_not_idle(made: pool.Pool):
+    def take() -> None:
+        os.eventfd_write(made.seats.fileno(), 1)
+        os.write(made.changes_write.fileno(), pool.PID.pack(os.getpid()))
+
+    dead_worker(made, take)
+    # as when its end is seen before what it wrote
+    made.reap()
+    made.read_changes()
+    assert (made.workers, made.idle) == (set(), set())
+    assert os.eventfd_read(made.seats.fileno()) == 1
+    assert sum(made.take_seat() for _ in range(2 * pool.IDLE_MAX)) == pool.IDLE_MAX - 1
+
+
+def test_an_idle_worker_that_ended_gives_back_its_seat(made: pool.Pool):
+    dead_worker(made, lambda: None)
+    made.reap()
+    assert (made.workers, made.idle) == (set(), set())
+    assert sum(made.take_seat() for _ in range(2 * pool.IDLE_MAX)) == pool.IDLE_MAX
+
+
+def test_a_worker_does_one_job_after_the_other_and_ends_after_one_that_failed():
+    done = []
+
+    def serve(packet: Packet, reports: Wire) -> bool:
+        with packet:
+            job = packet.get("job", int, 0)
+        reports.send("done", None, job=job, pid=os.getpid())
+        return bool(job != 2)
+
+    pid, ends = pool.start(lambda: serve)
+    try:
+        workers = set()
+        for job in (1, 2, 3):
+            ends.jobs.send("job", None, job=job)
+            with ends.reports.expect("done", timeout=LIMIT) as report:
+                done.append(report.get("job", int, 0))
+                workers.add(report.get("pid", int, 0))
+        with ends.control.expect("reaped", timeout=LIMIT) as reaped:
+            assert reaped.get("pid", int, 0) in workers
+        assert done == [1, 2, 3]
+    finally:
+        ends.close()
+        os.waitpid(pid, 0)

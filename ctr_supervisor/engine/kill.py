@@ -41,6 +41,8 @@ def send(container: containers.Container, signal: int) -> None:
     pidfd = container.open_pidfd()
     if pidfd is None:
         raise WrongState("container not running")
+    # Before the signal: whoever attends the container may have deleted it the moment after.
+    others_live_on = signal == SIGKILL and not has_own_pid_namespace(container)
     try:
         _kernel.pidfd_send_signal(pidfd, signal)
     except ProcessLookupError:
@@ -50,7 +52,7 @@ def send(container: containers.Container, signal: int) -> None:
     finally:
         os.close(pidfd)
     if signal == SIGKILL:
-        if not has_own_pid_namespace(container):
+        if others_live_on:
             container.cgroups.kill(SIGKILL)
         # On cgroup v1 a frozen process does not die before it is thawed.
         try:

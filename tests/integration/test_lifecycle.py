@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from ctr_common.kernel import _kernel
+from ctr_supervisor.engine import kill
+from ctr_supervisor.engine.runtime import Runtime as EngineRuntime
 from tests.support.bundles import Bundles
 from tests.support.leaks import reap
 from tests.support.runtime import Runtime
@@ -336,6 +339,22 @@ def test_kill_all_ends_every_process_of_a_shared_pid_namespace(
 
 
 @pytest.mark.covers("verb ps", "ps --format")
+def test_a_container_that_is_deleted_while_it_is_killed_was_killed(
+    ctrun: Runtime, bundle: Bundles, container_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a `run` in the foreground, which deletes it as soon as its process has ended."""
+    ctrun("run", "-d", "-b", bundle(args=["sleep", "1000"]), container_id).ok()
+    send = _kernel.pidfd_send_signal
+
+    def send_and_delete(pidfd: int, number: int) -> None:
+        send(pidfd, number)
+        ctrun("delete", "--force", container_id).ok()
+
+    monkeypatch.setattr(_kernel, "pidfd_send_signal", send_and_delete)
+    kill.kill(EngineRuntime(str(ctrun.state_root)), container_id, signal.SIGKILL)
+    assert ctrun.status(container_id) == ""
+
+
 def test_ps_lists_the_processes_of_the_container_only(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
     ctrun("run", "-d", "-b", bundle(args=FOREVER), container_id).ok()
     assert json.loads(ctrun("ps", "--format", "json", container_id).text) == [ctrun.state(container_id)["pid"]]

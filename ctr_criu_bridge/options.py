@@ -44,6 +44,7 @@ NEWER = {
 # Wishes that are more than one value, or have no option of their own.
 STRUCTURED = {
     "cgroup_mode": str,
+    "cgroup_controllers": list,
     "network_lock": str,
     "freeze_cgroup": str,
     "freeze_cgroup_v2": bool,
@@ -117,6 +118,8 @@ def fill(options: "dict[str, Any]", wishes: "Wishes", found: int) -> None:
     lists = {
         "ext_mnt": [{"key": key, "val": value} for key, value in wishes.get("external_mounts", ())],
         "veths": [{"if_in": inside, "if_out": outside} for inside, outside in wishes.get("veths", ())],
+        # CRIU before 2.2 leaves this unread, and dumps all.
+        "cgroup_dump_controller": list(wishes.get("cgroup_controllers", ())),
         "inherit_fd": [{"key": key, "fd": fd} for key, fd in wishes.get("inherit", ())],
         # An older CRIU makes a namespace of its own instead, as it always did.
         "external": [

@@ -46,10 +46,11 @@ MESSAGES: dict[str, str] = {
         16 bool auto_dedup, 17 int32 work_dir_fd, 18 bool link_remap, 19 veth_pair* veths, 21 bool force_irmap,
         23 ext_mount_map* ext_mnt, 24 bool manage_cgroups, 25 cgroup_root* cg_root, 26 bool rst_sibling,
         27 inherit_fd* inherit_fd, 34 cg_mode manage_cgroups_mode, 35 uint32 ghost_limit, 37 string* external,
-        38 uint32 empty_ns, 39 join_namespace* join_ns, 44 string freeze_cgroup, 45 uint32 timeout,
-        46 bool tcp_skip_in_flight, 48 bool lazy_pages, 49 int32 status_fd, 50 bool orphan_pts_master,
-        51 string config_file, 52 bool tcp_close, 53 string lsm_profile, 63 string lsm_mount_context,
-        64 network_lock_method network_lock, 66 bool skip_file_rwx_check
+        38 uint32 empty_ns, 39 join_namespace* join_ns, 43 string* cgroup_dump_controller,
+        44 string freeze_cgroup, 45 uint32 timeout, 46 bool tcp_skip_in_flight, 48 bool lazy_pages,
+        49 int32 status_fd, 50 bool orphan_pts_master, 51 string config_file, 52 bool tcp_close,
+        53 string lsm_profile, 63 string lsm_mount_context, 64 network_lock_method network_lock,
+        66 bool skip_file_rwx_check
     """,
     "dump_resp": "1 bool restored",
     "restore_resp": "1 int32! pid",

@@ -145,6 +145,7 @@ class Checkpoint(criu.Listener):
         freezer, unified = freezer_of(container)
         if freezer:
             wishes.update(freeze_cgroup=freezer, freeze_cgroup_v2=unified)
+        wishes["cgroup_controllers"] = controllers_of(container)
         if options.page_server is not None:
             wishes["page_server"] = list(options.page_server)
         if options.parent_path:
@@ -234,6 +235,22 @@ def freezer_of(container: containers.Container) -> "tuple[str, bool]":
     if cgroups.hierarchies().mode == "unified" and paths.get(""):
         return paths[""], True
     return "", False
+
+
+def controllers_of(container: containers.Container) -> "list[str]":
+    """The hierarchies that the container has cgroups of its own in, by their controllers as /proc/PID/cgroup has them.
+
+    In any other it is in a cgroup that is not its own, below which are those of others. CRIU would write these down,
+    and make each of them that has gone by then again at the restore.
+    """
+    own = container.state.get("cgroup_paths", {})
+    path = f"/proc/{container.pid}/cgroup"
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            names = [line.split(":", 2)[1] for line in lines]
+    except OSError as error:
+        raise CtrError("cannot read", path=path, errno=error.errno or 0) from None
+    return [name for name in names if any(part in own for part in name.split(","))]
 
 
 def external_namespaces(container: containers.Container) -> "list[list[Any]]":

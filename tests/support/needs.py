@@ -40,7 +40,7 @@ def _direct() -> str:
     return "looks at the process of a direct command" if os.environ.get("CTR_TEST_SUPERVISOR") else ""
 
 
-def _cgroup_mounts(fstype: str) -> list[Path]:
+def cgroup_mounts(fstype: str) -> list[Path]:
     """Where cgroups are mounted; others, of a CRIU that was killed for instance, are nobody's to use."""
     lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     return [
@@ -51,11 +51,11 @@ def _cgroup_mounts(fstype: str) -> list[Path]:
 
 
 def _cgroup_v1() -> str:
-    return "" if _cgroup_mounts("cgroup") else "needs cgroup v1"
+    return "" if cgroup_mounts("cgroup") else "needs cgroup v1"
 
 
 def _cgroup_v2() -> str:
-    for mount in _cgroup_mounts("cgroup2"):
+    for mount in cgroup_mounts("cgroup2"):
         if {"memory", "pids"} <= set((mount / "cgroup.controllers").read_text().split()):
             return ""
     return "needs cgroup v2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from tests.integration.criu.conftest import Restorable
 from tests.support.bundles import Config
+from tests.support.needs import cgroup_mounts
+from tests.support.runtime import ROOT, Runtime
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_criu, pytest.mark.usefixtures("no_leaks")]
@@ -114,6 +117,29 @@ def test_the_restored_container_is_in_its_cgroups_with_the_limits_of_the_bundle(
     assert box.status == "paused"
     box.ctrun("resume", box.container_id).ok()
     assert box.counts() > 0
+    box.end()
+
+
+@pytest.mark.needs_cgroup_v1
+def test_a_cgroup_of_somebody_else_does_not_come_back_with_the_container(box: Restorable) -> None:
+    # It has a cgroup of its own in v2 alone, and is in the top cgroups of v1, below which are everybody's.
+    view = box.directory / "ctrun"
+    script = 'umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec "$@"'
+    runtime = shlex.quote(str(ROOT / "bin/ctrun-direct"))
+    view.write_text(f"#!/bin/sh\nexec unshare -m --propagation private sh -c '{script}' sh {runtime} \"$@\"\n")
+    view.chmod(0o755)
+    box.ctrun = Runtime(view)
+    box.count()
+    lines = (line.split(":") for line in Path(f"/proc/{box.pid}/cgroup").read_text().splitlines())
+    controllers = next(names for _, names, path in lines if path == "/" and names)
+    hierarchy = next(mount for mount in cgroup_mounts("cgroup") if controllers.endswith(mount.name))
+    other = hierarchy / f"{box.container_id}-other"
+    other.mkdir()
+    box.checkpoint().ok()
+    other.rmdir()
+    box.restore().ok()
+    assert not other.exists()
+    assert box.counts() > 1
     box.end()
 
 

@@ -119,6 +119,7 @@ def test_wishes_become_options() -> None:
         "network_lock": "skip",
         "page_server": ["::1", 99],
         "freeze_cgroup": "/sys/fs/cgroup/x",
+        "cgroup_controllers": ["cpu,cpuacct", ""],
     }
     options.check(wishes)
     options.fill(filled, wishes, 40101)
@@ -131,6 +132,7 @@ def test_wishes_become_options() -> None:
         "network_lock": 3,
         "ps": {"address": "::1", "port": 99},
         "freeze_cgroup": "/sys/fs/cgroup/x",
+        "cgroup_dump_controller": ["cpu,cpuacct", ""],
     }
 
 

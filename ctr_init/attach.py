@@ -9,6 +9,7 @@ from ctr_common.kernel.constants import (
     MOVE_MOUNT_F_EMPTY_PATH,
     MOVE_MOUNT_T_EMPTY_PATH,
     MS_REC,
+    MS_REMOUNT,
     MS_SLAVE,
 )
 
@@ -35,7 +36,7 @@ def cut_off(fd: int) -> None:
 
 
 def finish(setup: "Setup", request: "MountRequest", mounted: int, late: bool = False) -> None:
-    """Applies propagation to an attached mount, whose fd is kept only where it is needed once more.
+    """Applies recursive attributes and propagation to an attached mount; its fd is kept where it is needed once more.
 
     Args:
         setup: the setup under way.
@@ -43,7 +44,11 @@ def finish(setup: "Setup", request: "MountRequest", mounted: int, late: bool = F
         mounted: fd of the mount, taken over.
         late: it becomes read-only at the end.
     """
-    for flags in request.options.propagation:
+    options = request.options
+    # Those of a copy were set before anybody could see it (bind.set_attributes).
+    if (options.recursive_set or options.recursive_clear) and (not request.is_bind or options.flags & MS_REMOUNT):
+        _kernel.mount_setattr(mounted, "", AT_EMPTY_PATH | AT_RECURSIVE, options.recursive_set, options.recursive_clear)
+    for flags in options.propagation:
         set_propagation(mounted, "", flags)
     if late:
         setup.read_only_later.append(os.dup(mounted) if request.destination == "/" else mounted)

@@ -1,6 +1,6 @@
 """The entries of `.mounts`, ready to be carried out."""
 
-from ctr_common.kernel.constants import MS_BIND
+from ctr_common.kernel.constants import MS_BIND, MS_REMOUNT
 from ctr_common.spec import mount_options
 from ctr_init import resolve, rootfs
 
@@ -57,6 +57,8 @@ class MountRequest:
             options.flags |= MS_BIND
         if options.flags & MS_BIND and not source.startswith("/"):
             source = f"{plan.bundle}/{source}"
+        if not options.flags & (MS_BIND | MS_REMOUNT):
+            options.read_only_from_the_top()
         return cls(
             index,
             resolve.clean(entry["destination"]),

@@ -163,6 +163,15 @@ class MountOptions:
         self.tmpcopyup = False
         self.idmap = ""
 
+    def read_only_from_the_top(self) -> None:
+        """Makes `rro` and `rrw` the flag of a new mount, which has nothing below it and may be filled first."""
+        if self.recursive_set & MOUNT_ATTR_RDONLY:
+            self.flags |= MS_RDONLY
+        elif self.recursive_clear & MOUNT_ATTR_RDONLY:
+            self.flags &= ~MS_RDONLY
+        self.recursive_set &= ~MOUNT_ATTR_RDONLY
+        self.recursive_clear &= ~MOUNT_ATTR_RDONLY
+
 
 def parse(options: "Iterable[str]") -> MountOptions:
     """Sorts options; a later one overrides an earlier one.

@@ -238,6 +238,53 @@ def test_a_recursive_option_reaches_the_mounts_below(
     assert set(lacks).isdisjoint(options)
 
 
+@covers("mount option {option}")
+@pytest.mark.parametrize(("option", "given", "has", "lacks"), RECURSIVE, ids=[option for option, *_ in RECURSIVE])
+def test_a_recursive_option_holds_for_a_new_filesystem(
+    inside: Inside, option: str, given: str, has: list[str], lacks: list[str]
+):
+    found = inside.mount_at("/x", with_mounts(mount("/x", "tmpfs", "tmpfs", given, option)))
+    assert set(has) <= found.options
+    assert set(lacks).isdisjoint(found.options)
+
+
+@covers("mount option {option}")
+@pytest.mark.parametrize(("option", "host", "has", "lacks"), RECURSIVE, ids=[option for option, *_ in RECURSIVE])
+def test_a_recursive_option_changes_what_is_mounted_already(
+    inside: Inside, host_mount: HostMount, option: str, host: str, has: list[str], lacks: list[str]
+):
+    source = host_mount("source")
+    host_mount("source/below", host)
+    entries = [mount("/x", "none", source, "rbind"), mount("/x", "none", source, "rbind", "remount", option)]
+    options = {entry.point: shown_options(entry) for entry in inside.mounts(with_mounts(*entries))}
+    assert set(has) <= options["/x/below"]
+    assert set(lacks).isdisjoint(options["/x/below"])
+
+
+@covers("mount option {option}")
+@pytest.mark.parametrize(
+    ("options", "option", "has", "lacks"),
+    [
+        (["rnoatime", "rstrictatime"], "rstrictatime", [], ["noatime", "relatime"]),
+        (["rstrictatime", "rnoatime"], "rnoatime", ["noatime"], ["relatime"]),
+        (["rnoatime", "rrelatime"], "rrelatime", ["relatime"], ["noatime"]),
+        (["rnoatime", "ratime"], "ratime", ["relatime"], ["noatime"]),
+        (["rnodiratime", "rnoatime"], "rnodiratime", ["nodiratime", "noatime"], []),
+        (["rnodiratime", "rdiratime"], "rdiratime", [], ["nodiratime"]),
+        (["rnoatime", "rnostrictatime"], "rnostrictatime", ["noatime"], []),
+    ],
+)
+def test_the_last_of_the_recursive_access_time_modes_holds(
+    inside: Inside, host_mount: HostMount, options: list[str], option: str, has: list[str], lacks: list[str]
+):
+    source = host_mount("source", "strictatime")
+    host_mount("source/below", "strictatime")
+    found = inside.mounts(with_mounts(mount("/x", "none", source, "rbind", *options)))
+    for shown in (shown_options(entry) for entry in found if entry.point.startswith("/x")):
+        assert set(has) <= shown
+        assert set(lacks).isdisjoint(shown)
+
+
 def shown_options(found: Mount) -> frozenset[str]:
     return found.options
 

@@ -1,6 +1,7 @@
 """Restore: the process tree in an images folder runs again, as a child of this process's."""
 
 from ctr_criu_bridge import features, options, rpc, session, stats, version, work
+from ctr_criu_bridge.swrk import Swrk
 
 LOG_FILE = "restore.log"
 STATS_FILE = "stats-restore"
@@ -40,7 +41,15 @@ def restore(
     """
     options.check(wishes)
     fds = [fd for _, fd in wishes.get("inherit", ()) if fd > 2]
-    running, found, _ = version.start(criu, [folders.images, folders.work, *fds], keep_stdio=True)
+    roots: list[dict[str, str]] = []
+
+    def enter_cgroups(running: Swrk) -> None:
+        # Whoever moves a process waits for the kernel (an RCU grace period), and CRIU has its own start to do.
+        if started is not None:
+            roots[:] = [{"ctrl": controller, "path": path} for controller, path in started(running.pid)]
+
+    inherited = [folders.images, folders.work, *fds]
+    running, found, _ = version.start(criu, inherited, keep_stdio=True, started=enter_cgroups)
     with running:
         version.require(found, version.MINIMUM, "checkpoint and restore")
         if wishes.get("lazy_pages"):
@@ -48,8 +57,7 @@ def restore(
         filled = options.common(folders, LOG_FILE)
         filled["rst_sibling"] = sibling
         options.fill(filled, wishes, found)
-        if started is not None:
-            filled["cg_root"] = [{"ctrl": controller, "path": path} for controller, path in started(running.pid)]
+        filled["cg_root"] = roots
         response = work.run(running, rpc.request("RESTORE", opts=filled), folders, LOG_FILE, notify, progress)
         running.end()
     pid = response.get("restore", {}).get("pid", 0)

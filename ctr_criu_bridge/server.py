@@ -103,7 +103,12 @@ class Server:
         return wishes
 
     def dump(self, *, pre_dump: bool) -> work.Outcome:
-        """Dump, pre-dump."""
+        """Dump, pre-dump: in a process group of its own, as whoever ends the engine's must not end CRIU in the middle.
+
+        The processes that it has in its hands then would run into its code. Without an engine it gives up, and leaves
+        them as they were.
+        """
+        os.setpgid(0, 0)
         status = self.request.fd("status") if "status" in self.request.fd_names else -1
         return checkpoint.dump(
             self.criu,

@@ -5,7 +5,7 @@ from ctr_criu_bridge import rpc, session, swrk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # CRIU's own release notes tell since when it has what.
 MINIMUM = 10502
@@ -40,12 +40,19 @@ def ask(criu: str) -> tuple[int, str]:
     return found, said
 
 
-def start(criu: str, fds: "Sequence[int]" = (), *, keep_stdio: bool = False) -> tuple[swrk.Swrk, int, str]:
+def start(
+    criu: str,
+    fds: "Sequence[int]" = (),
+    *,
+    keep_stdio: bool = False,
+    started: "Callable[[swrk.Swrk], None] | None" = None,
+) -> tuple[swrk.Swrk, int, str]:
     """Starts a CRIU that has told its version and waits for the request: one process where two would do it, too.
 
     Args:
         criu: path, or name on PATH.
         fds, keep_stdio: see swrk.Swrk.
+        started: called with each CRIU that is started, while it gets ready.
 
     Returns:
         the running CRIU, which the caller closes; its version as of `ask`.
@@ -53,14 +60,25 @@ def start(criu: str, fds: "Sequence[int]" = (), *, keep_stdio: bool = False) -> 
     Raises:
         CriuError: there is no CRIU, or it does not tell.
     """
-    running = swrk.Swrk(criu, fds, keep_stdio=keep_stdio)
+
+    def start_one() -> swrk.Swrk:
+        running = swrk.Swrk(criu, fds, keep_stdio=keep_stdio)
+        try:
+            if started is not None:
+                started(running)
+        except BaseException:
+            running.close()
+            raise
+        return running
+
+    running = start_one()
     try:
         response = session.ask(running, rpc.request("VERSION", keep_open=True))
     except CriuError:
         # older than the request, or than its going on afterwards
         running.close()
         found, said = ask_by_flag(running.path)
-        return swrk.Swrk(criu, fds, keep_stdio=keep_stdio), found, said
+        return start_one(), found, said
     except BaseException:
         running.close()
         raise

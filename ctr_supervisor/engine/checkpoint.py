@@ -95,6 +95,12 @@ class Checkpoint(criu.Listener):
         Args:
             was_paused: it is frozen by somebody else than CRIU.
         """
+        # It gets ready while we look at the container.
+        with criu.Bridge(self.container.runtime) as bridge:
+            return self.run_by(bridge, was_paused=was_paused)
+
+    def run_by(self, bridge: criu.Bridge, *, was_paused: bool) -> "dict[str, Any]":
+        """The same by that bridge."""
         options = self.options
         container = self.container
         work_path = options.work_path or container.directory.file(criu_options.WORK_DIRECTORY)
@@ -115,24 +121,21 @@ class Checkpoint(criu.Listener):
                 if options.status_fd >= 0:
                     fds["status"] = options.status_fd
                 try:
-                    return self.ask(fds, work_path)
+                    return self.ask(bridge, fds, work_path)
                 except BaseException:
+                    # not beside a CRIU that undoes things itself
+                    bridge.close()
                     self.put_back(was_paused=was_paused)
                     raise
             finally:
                 if images is not named:
                     images.close()
 
-    def ask(self, fds: "dict[str, int]", work_path: str) -> "dict[str, Any]":
+    def ask(self, bridge: criu.Bridge, fds: "dict[str, int]", work_path: str) -> "dict[str, Any]":
         """Has the bridge do it."""
         verb = "pre-dump" if self.options.pre_dump else "dump"
-        wishes = self.wishes()
-        with (
-            criu.Bridge(self.container.runtime) as bridge,
-            bridge.request(
-                verb, self, fds, wishes=wishes, work_path=work_path, progress=self.progress is not None
-            ) as result,
-        ):
+        progress = self.progress is not None
+        with bridge.request(verb, self, fds, wishes=self.wishes(), work_path=work_path, progress=progress) as result:
             return {key: value for key, value in result.body.items() if key not in ("type", "fds", "pid")}
 
     def wishes(self) -> "dict[str, Any]":

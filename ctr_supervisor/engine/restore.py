@@ -151,6 +151,16 @@ class Restoration(create.Creation, criu.Listener):
             adopt: the restored process becomes this process's child, not that of the caller's subreaper.
             stay: adopt its orphans, too.
         """
+        # It gets ready while we prepare everything else.
+        with Adoption(adopt, stay), criu.Bridge(self.runtime) as bridge:
+            self.restore_by(bridge)
+        assert self.launched is not None
+        self.record_prepared()
+        handover.announce(self.options, self.launched)
+        return create.Created(self.container, self.launched, self.console_master, None)
+
+    def restore_by(self, bridge: criu.Bridge) -> None:
+        """Everything up to the running process."""
         directory = self.container.directory
         self.record_intent()
         self.make_cgroups()
@@ -164,30 +174,26 @@ class Restoration(create.Creation, criu.Listener):
             owned.append(open_folder(work_path, "work path"))
             fds = {"images": owned[0].fileno(), "work": owned[1].fileno()}
             wishes = self.wishes(owned[0], fds, owned)
-            with Adoption(adopt, stay), criu.Bridge(self.runtime) as bridge:
-                with bridge.request(
-                    "restore",
-                    self,
-                    fds,
-                    wishes=wishes,
-                    rootfs=self.rootfs,
-                    root=os.path.realpath(root),
-                    # What is in the state directory is gone when this has failed: no error shall send anybody there.
-                    work_path=self.criu_flags.work_path,
-                    work_dir=os.path.realpath(work_path),
-                    progress=self.report is not None,
-                ) as result:
-                    self.result = {key: value for key, value in result.body.items() if key not in ("type", "fds")}
-                if self.launched is None:
-                    self.record_restored(self.result.get("pid", 0))
+            with bridge.request(
+                "restore",
+                self,
+                fds,
+                wishes=wishes,
+                rootfs=self.rootfs,
+                root=os.path.realpath(root),
+                # What is in the state directory is gone when this has failed: no error shall send anybody there.
+                work_path=self.criu_flags.work_path,
+                work_dir=os.path.realpath(work_path),
+                progress=self.report is not None,
+            ) as result:
+                self.result = {key: value for key, value in result.body.items() if key not in ("type", "fds")}
+            if self.launched is None:
+                self.record_restored(self.result.get("pid", 0))
         finally:
             for fd in owned:
                 fd.close()
+            bridge.close()
         os.rmdir(root)
-        assert self.launched is not None
-        self.record_prepared()
-        handover.announce(self.options, self.launched)
-        return create.Created(self.container, self.launched, self.console_master, None)
 
     def wishes(self, images: Fd, fds: "dict[str, int]", owned: "list[Fd]") -> "dict[str, Any]":
         """What CRIU is to know.

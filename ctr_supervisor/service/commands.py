@@ -16,10 +16,12 @@ SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
 # What a client tells by its pid, which is not the job's.
 TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
 # CRIU makes a process as its own sibling, and a client can't be the parent of that.
-MADE_BY_CRIU = {"checkpoint", "restore"}
-# Verbs whose job ends when its client does: those that only show something, and those that make a process, which is to
-# be the client's child.
-END_WITH_CLIENT = {"create", "events", "exec", "features", "help", "list", "ps", "run", "spec", "state"}
+MADE_BY_CRIU = {"restore"}
+# A client passes stdio and its working directory alone.
+STATUS_FD = "status-fd"
+# Verbs whose job ends when its client does: those that only show something, those that make a process, which is to be
+# the client's child, and the one that people give up; its container then goes on.
+END_WITH_CLIENT = {"checkpoint", "create", "events", "exec", "features", "help", "list", "ps", "run", "spec", "state"}
 
 
 class Commands:
@@ -65,7 +67,9 @@ class Commands:
             return "the client has a notify socket or sockets of its own"
         verb = verb_of(argv)
         if verb in MADE_BY_CRIU:
-            return f"{verb} makes or ends processes by CRIU, which is to be the caller's child"
+            return f"{verb} makes a process by CRIU, which is to be the caller's child"
+        if verb == "checkpoint" and any(word.lstrip("-").partition("=")[0] == STATUS_FD for word in argv):
+            return f"an fd of the client's is named by --{STATUS_FD}"
         if "cwd" not in request.fd_names:
             return "the client has no working directory"
         try:

@@ -143,7 +143,13 @@ void bootstrap_read(struct message *message, struct bootstrap *bootstrap)
     check_bootstrap(bootstrap);
 }
 
+/* Maps are for a process that is there; and a file of /proc/self has to be opened with the ids of before. */
+bool bootstrap_becomes_root_late(const struct bootstrap *bootstrap)
+{
+    return bootstrap->clone_flags & CLONE_NEWUSER || (bootstrap->become_root && bootstrap->time_offsets);
+}
+
 uint64_t bootstrap_late_namespaces(const struct bootstrap *bootstrap)
 {
-    return CLONE_NEWCGROUP | CLONE_NEWTIME | (bootstrap->clone_flags & CLONE_NEWUSER ? CLONE_NEWIPC : 0);
+    return CLONE_NEWCGROUP | CLONE_NEWTIME | (bootstrap_becomes_root_late(bootstrap) ? CLONE_NEWIPC : 0);
 }

@@ -51,6 +51,9 @@ struct bootstrap {
 /* Reads the message and takes its fds; ends the process on an attribute that does not belong there. */
 void bootstrap_read(struct message *message, struct bootstrap *bootstrap);
 
+/* Whether it is the container process that becomes root of the user namespace, or stage 0 before that is there. */
+bool bootstrap_becomes_root_late(const struct bootstrap *bootstrap);
+
 /* Which kinds of new namespaces the container process makes itself, after its id maps and cgroups are right. */
 uint64_t bootstrap_late_namespaces(const struct bootstrap *bootstrap);
 

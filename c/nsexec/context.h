@@ -15,6 +15,7 @@ struct context {
     bool unprivileged; /* the engine's effective uid is not 0 */
     bool reexecuted;   /* ctr-init was executed again in the new user namespace (reexec.c) */
     bool dumpable;     /* while the setup worker comes and goes */
+    int time_offsets;  /* /proc/self/timens_offsets, or -1 */
     int own_fds;       /* the directory of the process's fds and nothing around it, or -1 */
     struct bootstrap bootstrap;
 };

@@ -35,16 +35,25 @@ static void set_ids(uint32_t uid, uint32_t gid)
              .hint = errno == EINVAL ? "the id is not mapped in the user namespace" : NULL);
 }
 
+/* Where nobody may drop groups (user_namespaces(7)) there is nothing to be dropped that the engine did not have. */
+static void set_groups(int proc, const uint32_t *groups, size_t count, const char *step)
+{
+    if (syscall(CTR_SYS_setgroups, count, groups) == 0)
+        return;
+    int number = errno;
+    if (count > 0 || number != EPERM || !setgroups_denied(proc))
+        fail(.step = step, .syscall = "setgroups", .number = number);
+}
+
 void become_root(int proc)
 {
-    if (syscall(CTR_SYS_setgroups, 0, NULL) < 0 && !(errno == EPERM && setgroups_denied(proc)))
-        fail(.step = "drop groups", .syscall = "setgroups", .number = errno);
+    set_groups(proc, NULL, 0, "drop groups");
     set_ids(0, 0);
 }
 
-void become_user(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t group_count)
+void become_user(int proc, uint32_t uid, uint32_t gid, const uint32_t *groups, size_t group_count)
 {
-    if (groups && syscall(CTR_SYS_setgroups, group_count, groups) < 0)
-        fail(.step = "set groups", .syscall = "setgroups", .number = errno);
+    if (groups)
+        set_groups(proc, groups, group_count, "set groups");
     set_ids(uid, gid);
 }

@@ -16,7 +16,7 @@ void set_dumpable(bool dumpable);
 /* No supplementary groups (where the user namespace lets it), gid 0, uid 0. proc: see proc_open_root. */
 void become_root(int proc);
 
-/* The ids of the container's user. groups: NULL leaves the supplementary groups alone. */
-void become_user(uint32_t uid, uint32_t gid, const uint32_t *groups, size_t group_count);
+/* The ids of the container's user. groups: NULL leaves the supplementary groups alone. proc: see proc_open_root. */
+void become_user(int proc, uint32_t uid, uint32_t gid, const uint32_t *groups, size_t group_count);
 
 #endif

@@ -141,7 +141,7 @@ static void make_container(struct context *context)
 
     namespaces_join(bootstrap, context->proc);
     log_step("set affinity and oom_score_adj, join namespaces");
-    if (bootstrap->become_root && !new_user_namespace) {
+    if (bootstrap->become_root && !bootstrap_becomes_root_late(bootstrap)) {
         become_root(context->proc);
         set_dumpable(false);
     }
@@ -171,8 +171,11 @@ static void make_container(struct context *context)
 
 void prelude_run(int socket, int inherited_end)
 {
-    struct context context = {
-        .socket = socket, .inherited_end = inherited_end, .unprivileged = geteuid() != 0, .own_fds = -1};
+    struct context context = {.socket = socket,
+                              .inherited_end = inherited_end,
+                              .unprivileged = geteuid() != 0,
+                              .time_offsets = -1,
+                              .own_fds = -1};
     struct message message;
 
     report_to(socket);

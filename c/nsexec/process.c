@@ -106,18 +106,19 @@ static void make_session(void)
 static void become_namespace_root(struct context *context)
 {
     const struct bootstrap *bootstrap = &context->bootstrap;
+    const bool is_new = (bootstrap->clone_flags & CLONE_NEWUSER) != 0;
 
-    if (!(bootstrap->clone_flags & CLONE_NEWUSER))
+    if (!bootstrap_becomes_root_late(bootstrap))
         return;
     if (bootstrap->become_root)
         become_root(context->proc);
-    if (context->unprivileged && bootstrap->become_root)
+    if (is_new && context->unprivileged && bootstrap->become_root)
         reexec_process(context);
     /*
      * setns by pidfd asks for ptrace rights on this process, and a setup worker without privileges has them only while
-     * it is dumpable. That opens nothing to a container: this is a new user namespace, with nobody else in it yet.
+     * it is dumpable. That opens nothing to a container where this is a new user namespace, with nobody else in it yet.
      */
-    context->dumpable = context->unprivileged;
+    context->dumpable = is_new && context->unprivileged;
     set_dumpable(context->dumpable);
 }
 
@@ -130,31 +131,37 @@ static void make_late_namespaces(const struct context *context)
         fail(.step = "make namespaces", .syscall = "unshare", .number = errno);
 }
 
-static void write_time_offsets(const struct context *context)
+static _Noreturn void no_time_offsets(const char *syscall)
 {
-    const char *text = context->bootstrap.time_offsets;
-    auto_fd file = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
+    fail(.step = "set time offsets", .syscall = syscall, .number = errno, .path = "/proc/self/timens_offsets",
+         .json_path = ".linux.timeOffsets");
+}
 
-    if (file < 0 && errno == EACCES) {
-        /* opening asks for the owner, and only a dumpable process owns its files here */
-        set_dumpable(true);
-        file = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
-        set_dumpable(context->dumpable);
-    }
-    if (file < 0 || write_at_once(file, text, strlen(text)) < 0)
-        fail(.step = "set time offsets", .syscall = file < 0 ? "open" : "write", .number = errno,
-             .path = "/proc/self/timens_offsets", .json_path = ".linux.timeOffsets");
+/*
+ * With the ids that this program was executed with. Root of a user namespace would have to be dumpable to open it, and
+ * in a pod's user and pid namespace there are others, who could trace it at that moment (CVE-2016-9962).
+ */
+static void open_time_offsets(struct context *context)
+{
+    if (!context->bootstrap.time_offsets || context->time_offsets >= 0)
+        return;
+    context->time_offsets = proc_open(context->proc, "self/timens_offsets", O_WRONLY);
+    if (context->time_offsets < 0)
+        no_time_offsets("open");
 }
 
 /* A new time namespace is only for children at first, and takes offsets only until somebody is in it. */
-static void make_time_namespace(const struct context *context)
+static void make_time_namespace(struct context *context)
 {
+    const char *text = context->bootstrap.time_offsets;
+
     if (!(context->bootstrap.clone_flags & CLONE_NEWTIME))
         return;
     if (unshare(CLONE_NEWTIME) < 0)
         fail(.step = "make time namespace", .syscall = "unshare", .number = errno);
-    if (context->bootstrap.time_offsets)
-        write_time_offsets(context);
+    if (text && write_at_once(context->time_offsets, text, strlen(text)) < 0)
+        no_time_offsets("write");
+    close_fd(&context->time_offsets);
     auto_fd own = proc_open_link(context->proc, "ns", "time_for_children", O_RDONLY);
     if (own < 0 || setns(own, CLONE_NEWTIME) < 0)
         fail(.step = "enter time namespace", .syscall = own < 0 ? "open" : "setns", .number = errno);
@@ -185,8 +192,9 @@ static void send_plain(int socket, uint16_t type)
         quit();
 }
 
-static void enter_namespaces(const struct context *context)
+static void enter_namespaces(struct context *context)
 {
+    open_time_offsets(context);
     if (context->bootstrap.new_session)
         make_session();
     make_late_namespaces(context);
@@ -343,7 +351,7 @@ static void set_umask(const struct settings *settings)
 }
 
 /* Who the process is: the only order in which each step still has the rights that it needs. */
-static void change_identity(const struct settings *settings)
+static void change_identity(const struct context *context, const struct settings *settings)
 {
     const uint32_t uid = settings->uid >= 0 ? (uint32_t)settings->uid : geteuid();
     const uint32_t gid = settings->gid >= 0 ? (uint32_t)settings->gid : getegid();
@@ -358,7 +366,7 @@ static void change_identity(const struct settings *settings)
         caps_keep();
     }
     if (changes)
-        become_user(uid, gid, settings->set_groups ? settings->groups : NULL, settings->group_count);
+        become_user(context->proc, uid, gid, settings->set_groups ? settings->groups : NULL, settings->group_count);
     if (!arrived)
         change_cwd(settings->cwd);
     if (settings->set_capabilities)
@@ -397,7 +405,7 @@ static char *finalise(struct context *context, struct settings *settings, int *m
     if (!settings->no_new_privs)
         seccomp_install(settings, context->socket); /* needs CAP_SYS_ADMIN, which the next line gives up */
     log_step("load filter that needs privileges");
-    change_identity(settings);
+    change_identity(context, settings);
     log_step("set capabilities, ids, groups, working directory");
     set_parent_death_signal(context, settings); /* the kernel clears it at every change of ids */
     set_umask(settings);
@@ -441,6 +449,7 @@ void process_run(struct context *context, int released)
     wait_for_stage_0(released);
     log_step("wait for stage 0");
     wait_for_go(context);
+    open_time_offsets(context);
     become_namespace_root(context);
     process_continue(context);
 }

@@ -95,7 +95,7 @@ static int own_fds(void)
 
 void reexec_resume(const char *place)
 {
-    struct context context = {.unprivileged = true, .reexecuted = true, .own_fds = -1};
+    struct context context = {.unprivileged = true, .reexecuted = true, .time_offsets = -1, .own_fds = -1};
     struct message message;
     int handover, end;
 

@@ -378,6 +378,10 @@ class TestUnprivileged:
         join = [*self.PREFIX, "/usr/bin/nsenter", "--preserve-credentials", *target, "/bin/true"]
         assert subprocess.run(join, timeout=20, check=False).returncode == 0
 
+    def test_no_groups_can_be_had_where_nobody_may_set_groups(self, ready: Ready) -> None:
+        driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *self.MAP, prefix=self.PREFIX)
+        assert driver.run(["/usr/bin/id", "-u"], ("UID", 0), ("GID", 0), ("GROUPS", b"")) == "0\n"
+
     def test_oom_score_adj_may_be_raised(self, ready: Ready) -> None:
         driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *self.MAP, ("OOM_SCORE_ADJ", "500"), prefix=self.PREFIX)
         assert Path(f"/proc/{driver.pid}/oom_score_adj").read_text() == "500\n"

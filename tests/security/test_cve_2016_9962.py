@@ -98,3 +98,31 @@ def test_the_setup_worker_shows_nothing_to_a_neighbour_in_its_namespaces(
     hidden = {name: things for name, things in report.items() if name not in ("sleep", "sh")}
     assert len(hidden) == 2, report  # the container process and the worker
     assert all(things == {"there"} for things in hidden.values()), report
+
+
+def test_a_process_that_sets_its_clocks_shows_nothing_to_a_neighbour_of_its_pod(
+    ctrun: Runtime, bundle: Bundles, new_container_id: Identifiers
+):
+    """It had to be dumpable to open timens_offsets; the neighbour is root of the user namespace that it joins."""
+    neighbour, victim = new_container_id(), new_container_id()
+    reports: list[dict[str, set[str]]] = []
+
+    def with_clocks(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "time"})
+        config["linux"]["timeOffsets"] = {"boottime": {"secs": 1000000}}
+
+    def look(_: int, stop: racing.Stop) -> None:
+        name = Path(f"/proc/{stop.pid}/comm").read_text().strip()
+        if name == "ctr-init:1" and stop.path == "self/timens_offsets":
+            reports.append(seen(ctrun("exec", neighbour, "sh", "-c", LOOK_AT_OTHERS).out))
+
+    with running(ctrun, bundle(changed(plain, with_user_namespace), args=FOREVER), neighbour) as state:
+        joined = [joining(kind, state["pid"]) for kind in ("pid", "user")]
+        path = bundle(changed(plain, with_user_namespace, *joined, with_clocks), args=["cat", "/proc/uptime"])
+        outcome = racing.run([ctrun.path, *ctrun.globals, "run", "-b", path, victim], look)
+    assert outcome.code == 0, repr(outcome)
+    assert float(outcome.out.split()[0]) > 1000000
+    assert reports, repr(outcome)
+    for report in reports:
+        assert report["sleep"] >= {"exe", "cwd", "fd", "root", "environ"}
+        assert report["ctr-init:1"] == {"there"}

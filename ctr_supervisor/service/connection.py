@@ -26,7 +26,8 @@ WAITING_MAX = 1024
 CREDENTIALS = struct.Struct("iII")
 # asm-generic/socket.h; Python has no name for it
 SO_PEERGROUPS = 59
-GROUPS_MAX = 65536
+# Bytes, four for a group; Python takes no larger buffer. Of somebody in more groups only the primary one is known.
+GROUPS_SIZE = 1024
 
 
 class Peer:
@@ -43,7 +44,7 @@ class Peer:
         credentials = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
         self.pid, self.uid, self.gid = CREDENTIALS.unpack(credentials)
         try:
-            found = connected.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 4 * 1024)
+            found = connected.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, GROUPS_SIZE)
         except OSError:
             found = b""
         self.groups = set(struct.unpack(f"{len(found) // 4}I", found))
@@ -126,6 +127,10 @@ class Connection:
             except CtrError as error:
                 packet.close()
                 self.answer_error(packet, error)
+            except OSError as error:
+                # Out of fds, as a rule: nobody but this client is to notice.
+                packet.close()
+                self.answer_error(packet, CtrError.from_os_error(error))
             return
         with packet:
             try:
@@ -195,7 +200,15 @@ class Connection:
         if len(self._waiting) >= WAITING_MAX:
             self.close()
             return
-        kept = {name: os.dup(fd) for name, fd in (fds or {}).items()}
+        kept: dict[str, int] = {}
+        try:
+            for name, fd in (fds or {}).items():
+                kept[name] = os.dup(fd)
+        except OSError:
+            for fd in kept.values():
+                os.close(fd)
+            self.close()
+            return
         self._waiting.append((type, kept, fields))
         self.loop.change(self.wire.fileno(), READABLE | WRITABLE | HUNG_UP)
 

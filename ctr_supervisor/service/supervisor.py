@@ -7,6 +7,7 @@ clients ──▶ Connection ──▶ Supervisor ──▶ Answers    what is k
                                       └─▶ Order ──▶ Dispatch ──▶ pool    what a job does
 """
 
+import errno
 import os
 import socket
 import time
@@ -32,6 +33,9 @@ LOGGED = ("warning", "error")
 TOLD_BY_JOBS = ("updated",)
 # Connections taken in one round.
 ACCEPTED = 32
+# What accept(2) says when it is not the client's fault, and for how long it is not asked again then, in seconds.
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ACCEPT_PAUSE = 1.0
 
 
 class Supervisor:
@@ -120,6 +124,14 @@ class Supervisor:
             try:
                 connected, _address = self.listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                # The listener would be readable at once again.
+                options.log(f"ignoring those who connect, for {ACCEPT_PAUSE:g} s: {error.strerror}")
+                self.loop.remove(self.listener.fileno())
+                self.loop.call_later(ACCEPT_PAUSE, lambda: self.loop.add(self.listener.fileno(), self._accept))
                 return
             connected.setblocking(False)
             connection = self.add_connection(Peer(connected), Wire(connected.detach(), "client"))

@@ -400,6 +400,48 @@ def test_another_user_is_not_served(supervisor: Supervisor) -> None:
     assert result.stdout.splitlines()[1] in ("b''",)
 
 
+def test_a_member_of_the_group_by_a_supplementary_group_is_served(directory: Path) -> None:
+    os.chmod(directory, 0o755)
+    with Supervisor(directory, "--group", "65533").start() as supervisor:
+        result = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", ASK, supervisor.socket],
+            user=65534,
+            group=65534,
+            extra_groups=[65533],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert "capabilities" in result.stdout, result
+
+
+ASK = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.settimeout(20); s.connect(sys.argv[1])
+s.send(bytes.fromhex("83a474797065a568656c6c6fa776657273696f6e01a6636c69656e74a178")); print(s.recv(65536))
+"""
+
+
+def test_more_clients_than_there_are_fds_do_no_harm(directory: Path) -> None:
+    limited = ["prlimit", "--nofile=640:640"]
+    with Supervisor(directory).start(wrapper=limited) as supervisor:
+        crowd = []
+        for _ in range(700):
+            crowd.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            crowd[-1].settimeout(0.2)
+            try:
+                crowd[-1].connect(str(supervisor.socket))
+            except BlockingIOError:
+                # Those who wait to be taken are as many as may be, too.
+                break
+        until("the last ones are told of", lambda: "ignoring those who connect" in supervisor.log.read_text())
+        for one in crowd:
+            one.close()
+        with supervisor.client() as client:
+            client.ask("ping")
+
+
 def test_the_socket_is_for_its_owner_alone(supervisor: Supervisor) -> None:
     assert os.stat(supervisor.socket).st_mode & 0o777 == 0o600
 

@@ -153,6 +153,12 @@ class Supervisor:
         until("the supervisor serves", self.serves)
         return self
 
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def serves(self) -> bool:
         """Whether a client gets an answer."""
         assert self.process is not None

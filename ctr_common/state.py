@@ -74,9 +74,9 @@ class StateDir:
         try:
             os.makedirs(self.root, 0o700, exist_ok=True)
             os.mkdir(self.path, 0o711)
-        except FileExistsError:
-            raise ContainerExists("container with given ID already exists") from None
         except OSError as error:
+            if error.errno == errno.EEXIST and error.filename == self.path:
+                raise ContainerExists("container with given ID already exists") from None
             raise StateError(
                 "cannot make the state directory", path=error.filename or self.path, errno=error.errno or 0
             ) from None

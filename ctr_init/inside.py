@@ -9,6 +9,7 @@ namespace and is not dumpable meanwhile; nothing of the image is executed or imp
 """
 
 import _signal  # type: ignore[import-not-found]  # builtin; signal itself takes 5 ms for its enums
+import fcntl
 import os
 import sys
 
@@ -30,7 +31,7 @@ from ctr_common.kernel.constants import (
     PR_SET_DUMPABLE,
 )
 from ctr_common.spec.namespaces import NAMESPACES
-from ctr_init import filesystem, requests, steps
+from ctr_init import filesystem, join, requests, steps
 from ctr_init.setup import Setup
 
 TYPE_CHECKING = False
@@ -46,8 +47,11 @@ AND_BACK = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWC
 # In place of a pidfd.
 NONE = -1
 OWN = -2
+# ioctl_ns(2)
+NS_GET_USERNS = 0xB701
 # The process has namespaces that are not its own and can't leave them: it must not do anything else.
 STATUS_LOST = 71
+STDERR = 2
 
 # A hostile FUSE or network mount can hang a mount call in a wait that only a fatal signal ends: SIGALRM is one, and the
 # kernel's own, so that no other process is needed to send it. Seconds.
@@ -89,9 +93,21 @@ class Home:
         if pidfd >= 0:
             return
         self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        for flag, name in NAMESPACES.values():
-            if flags & flag & AND_BACK & ~CLONE_NEWPID:
-                self.namespaces.append((os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag))
+        try:
+            for flag, name in NAMESPACES.values():
+                if flags & flag & AND_BACK & ~CLONE_NEWPID:
+                    self.namespaces.append((os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag))
+                    # Root of a user namespace may leave namespaces that belong to the one outside, and not come back.
+                    os.close(fcntl.ioctl(self.namespaces[-1][0], NS_GET_USERNS))
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Gives up the way back."""
+        for fd, _ in self.namespaces:
+            os.close(fd)
+        os.close(self.root)
 
     def enter(self) -> None:
         """Comes back.
@@ -244,6 +260,9 @@ def run(
     sys.meta_path.clear()
     if trace.recorder is not None:
         trace.recorder.process = "setup worker"
+    if _signal.getsignal(SIGALRM) == _signal.SIG_IGN:
+        # By whoever started this process.
+        _signal.signal(SIGALRM, _signal.SIG_DFL)
     signals = _kernel.sigprocmask(SIG_UNBLOCK, (SIGALRM,))
     _signal.setitimer(_signal.ITIMER_REAL, TIMEOUT)
     try:
@@ -261,7 +280,7 @@ def run(
         if trace.recorder is not None:
             trace.recorder.process = "engine"
         setup.close()
-        _kernel.prctl(PR_SET_DUMPABLE, dumpable)
+        join.restore_dumpable(dumpable)
         os.umask(mask)
         if engine.hooks_due:
             on_hooks()
@@ -275,6 +294,9 @@ def _come_back(home: Home, directory: int) -> None:
         home.enter()
         os.fchdir(directory)
         os.close(directory)
-    except BaseException:
+    except BaseException as error:
         # The next open by path would be in the container. Whoever waits for this process sees that it ended.
-        os._exit(STATUS_LOST)
+        try:
+            os.write(STDERR, f"ctrun: cannot leave the container's namespaces: {error}\n".encode("utf-8", "replace"))
+        finally:
+            os._exit(STATUS_LOST)

@@ -47,8 +47,19 @@ def fork(plan: "SetupPlan") -> tuple[int, bool]:
         if pid != 0:
             if own >= 0:
                 _return_to_pid_namespace(own)
-            _kernel.prctl(PR_SET_DUMPABLE, dumpable)
+            restore_dumpable(dumpable)
     return pid, own >= 0
+
+
+def restore_dumpable(before: int) -> None:
+    """Takes back a PR_SET_DUMPABLE of 0.
+
+    Args:
+        before: from PR_GET_DUMPABLE. 2, which a program has that changed its ids, can't be asked for (prctl(2)): such
+            a one stays as strict as it is.
+    """
+    if before == 1:
+        _kernel.prctl(PR_SET_DUMPABLE, 1)
 
 
 def _set_pid_namespace_of_children(plan: "SetupPlan") -> int:

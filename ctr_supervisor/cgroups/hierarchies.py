@@ -77,16 +77,31 @@ def forget() -> None:
 
 def _look() -> Hierarchies:
     try:
-        fd = os.open(CGROUP_ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _is_cgroup2(CGROUP_ROOT):
+            return Hierarchies("unified", {"": CGROUP_ROOT}, {"": "/"})
     except OSError:
         return Hierarchies("legacy", {}, {})
+    found = parse_mountinfo(_read("/proc/self/mountinfo"))
+    if found.mode == "hybrid" and not _is_there(HYBRID_ROOT):
+        # Below the cgroup mount of a container that has the host's whole /sys.
+        del found.mounts[""], found.roots[""]
+        found.mode = "legacy"
+    return found
+
+
+def _is_cgroup2(path: str) -> bool:
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        unified = _kernel.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
+        return _kernel.fstatfs_type(fd) == CGROUP2_SUPER_MAGIC
     finally:
         os.close(fd)
-    if unified:
-        return Hierarchies("unified", {"": CGROUP_ROOT}, {"": "/"})
-    return parse_mountinfo(_read("/proc/self/mountinfo"))
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return _is_cgroup2(path)
+    except OSError:
+        return False
 
 
 def parse_mountinfo(data: bytes) -> Hierarchies:

@@ -523,7 +523,10 @@ class Creation:
                 release(self.container.state)
         except CtrError as error:
             self.runtime.ignore(error)
-        self.container.directory.remove()
+        try:
+            self.container.directory.remove()
+        except (CtrError, OSError) as error:
+            self.runtime.ignore(error if isinstance(error, CtrError) else CtrError.from_os_error(error))
         poststop = (self.config.get("hooks") or {}).get("poststop")
         if self.hooks_have_run and poststop:
             state = self.container.oci_state(containers.STOPPED, pid=0)

@@ -32,6 +32,22 @@ def test_host_without_a_cgroup2_mount_is_legacy():
     assert "" not in found.mounts
 
 
+def test_a_cgroup2_mount_that_another_one_hides_is_none(monkeypatch, tmp_path):
+    """As in a container whose /sys is all of the host's, with its own cgroups mounted over it."""
+    hidden = tmp_path / "unified"
+    monkeypatch.setattr(hierarchies, "CGROUP_ROOT", str(tmp_path))
+    monkeypatch.setattr(hierarchies, "HYBRID_ROOT", str(hidden))
+    monkeypatch.setattr(hierarchies, "_read", lambda _: HYBRID.replace(b"/sys/fs/cgroup/unified", bytes(hidden)))
+    hierarchies.forget()
+    try:
+        found = hierarchies.hierarchies()
+    finally:
+        hierarchies.forget()
+    assert found.mode == "legacy"
+    assert "" not in found.mounts
+    assert "" not in found.roots
+
+
 def test_mount_below_sys_fs_cgroup_wins_over_a_bind_mount():
     other = b"90 27 0:32 /docker/x /var/lib/x/memory ro - cgroup cgroup rw,memory\n"
     for text in (HYBRID + other, other + HYBRID):

@@ -7,6 +7,7 @@ What it says to the engine, and hears from it:
   worker → ERROR, at any time                          the worker exits with 1
 """
 
+import _signal  # type: ignore[import-not-found]  # builtin; signal itself takes 5 ms for its enums
 import gc
 import os
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ctr_init.plan import SetupPlan
 
 FD_MAX = 0xFFFFFFFF
+SIGINT = 2
 
 
 class Worker:
@@ -85,6 +87,7 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
         try:
             _close_other_fds(fd, plan.pidfd, *(() if recorder is None else (recorder.fd,)))
             join.protect()
+            _let_interrupts_end_this()
             os.umask(0)  # every mode is given in full where something is made
             _import_rest(plan)
             steps.execute(Setup(plan, channel, in_pid_namespace))
@@ -102,6 +105,13 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             channel.send_error(failure)
     finally:
         os._exit(code)
+
+
+def _let_interrupts_end_this() -> None:
+    """Ctrl-C ends a setup that hangs, whatever the engine does about it; it is the engine that cleans up."""
+    if _signal.getsignal(SIGINT) != _signal.SIG_IGN:
+        _signal.signal(SIGINT, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (SIGINT,))
 
 
 def _import_rest(plan: "SetupPlan") -> None:

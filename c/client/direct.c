@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,16 @@ static bool own_directory(char *directory)
     return true;
 }
 
+/* An interpreter that starts tells of Ctrl-C by a traceback, or loses it; the launcher lets it through again. */
+static void hold_interrupts(void)
+{
+    sigset_t interrupt;
+
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, NULL);
+}
+
 /* Returns only on failure, with the path that was tried last. */
 static void try_places(char **argv, char **tried)
 {
@@ -71,6 +82,7 @@ int direct_execute(const struct options *options, char **argv)
 {
     auto_free char *tried = NULL;
 
+    hold_interrupts();
     try_places(argv, &tried);
     report_error(options, "cannot run %s: %s", tried ? tried : places[0], error_text(errno));
     return FAILURE;

@@ -1,6 +1,6 @@
 """`ctrun create`."""
 
-from ctr_supervisor.cli import creation
+from ctr_supervisor.cli import creation, interrupts
 from ctr_supervisor.cli.verb import Verb
 
 TYPE_CHECKING = False
@@ -39,4 +39,10 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
     from ctr_supervisor.engine import create
 
     create.create(runtime, arguments.rest[0], bundle, options)
+    if interrupts.waits():
+        # It came too late to make the creation fail.
+        from ctr_supervisor.engine import delete
+
+        delete.delete(runtime, arguments.rest[0], force=True)
+        raise KeyboardInterrupt
     return 0

@@ -6,7 +6,7 @@ import sys
 from ctr_common import trace
 from ctr_common.errors import CtrError, UsageError
 from ctr_common.log import DEBUG, ERROR, STDERR, Log, encode, write_all
-from ctr_supervisor.cli import output, parser, surroundings
+from ctr_supervisor.cli import interrupts, output, parser, surroundings
 from ctr_supervisor.cli.surroundings import PROGRAM
 
 TYPE_CHECKING = False
@@ -41,6 +41,8 @@ VERBS = (
     "features",
 )
 HELP_VERBS = ("help", "h")
+# Those that make a container, which Ctrl-C must not leave half made.
+CREATING = ("create", "run")
 
 STATUS_NO_SUCH_VERB = 3
 STATUS_INTERRUPTED = 130
@@ -102,6 +104,7 @@ class _Command:
 
     def run_verb(self, context: "Surroundings", name: str, arguments: "Sequence[str]") -> int:
         """Runs one verb; returns the exit status."""
+        (interrupts.hold if name in CREATING else interrupts.allow)()
         with trace.span(f"import {name}"):
             verb, run = load(name)
         try:
@@ -137,6 +140,8 @@ def main(arguments: "Sequence[str] | None" = None, parent: "Parent | None" = Non
         the exit status.
     """
     open_standard_fds()
+    if parent is None:
+        interrupts.settle()
     command = _Command(parent)
     try:
         return command.run(sys.argv[1:] if arguments is None else arguments)
@@ -145,7 +150,8 @@ def main(arguments: "Sequence[str] | None" = None, parent: "Parent | None" = Non
     except KeyboardInterrupt:
         return STATUS_INTERRUPTED
     except CtrError as error:
-        return command.fail(str(error), error.hint)
+        # What it waited for was ended by the same Ctrl-C.
+        return STATUS_INTERRUPTED if interrupts.waits() else command.fail(str(error), error.hint)
     except OSError as error:
         return command.fail(str(CtrError.from_os_error(error)))
     except Exception as error:

@@ -50,6 +50,11 @@ KEPT_MAX = 16
 _programs: "dict[tuple[tuple[bool, str, int, int, int], ...], int]" = {}
 
 
+def kept_fds() -> "list[int]":
+    """The loaded programs of this process, which stay open from one container to the next."""
+    return list(_programs.values())
+
+
 def insn(code: int, destination: int = 0, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
     """One instruction."""
     # The nibbles are a C bit field, so their order is that of the machine.

@@ -35,15 +35,18 @@ class Container:
         runtime: the surroundings.
         directory: its state directory.
         state: contents of state.json, {} while it is only half made.
+        config: its configuration; None to read it where it is asked for.
     """
 
     __slots__ = ("_cgroups", "_config", "directory", "runtime", "state")
 
-    def __init__(self, runtime: Runtime, directory: StateDir, state: "dict[str, Any]") -> None:
+    def __init__(
+        self, runtime: Runtime, directory: StateDir, state: "dict[str, Any]", config: "Config | None" = None
+    ) -> None:
         self.runtime = runtime
         self.directory = directory
         self.state = state
-        self._config: Config | None = None
+        self._config = config
         self._cgroups: cgroups.Manager | None = None
 
     @property

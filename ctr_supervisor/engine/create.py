@@ -143,8 +143,11 @@ class Creation:
         self.bundle = bundle
         self.options = options
         self.rootfs = validate.rootfs_path(config, bundle)
-        self.container = containers.Container(runtime, directory, {})
+        self.container = containers.Container(runtime, directory, {}, config)
+        self.stage0: launch.Stage0 | None = None
         self.launched: launch.Launched | None = None
+        self.setup_plan: SetupPlan | None = None
+        self.settings: Attributes = []
         self.worker: Worker | None = None
         self.cgroups: cgroups.Manager | None = None
         self.console_master = Fd(-1)
@@ -155,8 +158,9 @@ class Creation:
         self.net_devices: MovedDevices | None = None
 
     def run(self) -> Created:
-        """All of it, in order."""
+        """All of it, in order; what does not need the other process is done while that one works."""
         self.prepare_notify()
+        self.stage0 = launch.Stage0.start(self.runtime.parent, self.options.preserve_fds + self.options.listen_fds)
         with trace.span("write state: intent"):
             self.record_intent()
         with trace.span("make cgroups, set limits"):
@@ -166,9 +170,7 @@ class Creation:
                 launched = self.launch_process()
             self.runtime.note(f"container process {launched.pid} of {self.container.id}")
             with trace.span("cgroups of the process, late namespaces"):
-                launched.go(self.place_in_cgroups(launched))
-            with trace.span("write state: process"):
-                self.record_process(launched)
+                launched.go(self.place_in_cgroups(launched), meanwhile=lambda: self.record_process(launched))
             with trace.span("networks"):
                 self.set_up_networks(launched)
             with trace.span("setup worker"):
@@ -245,18 +247,19 @@ class Creation:
 
     def record_process(self, launched: launch.Launched) -> None:
         """Writes down the process; from here on hooks and other commands see the container."""
-        found = status.read_stat(launched.pid)
-        if found is None:
-            raise CtrError(f"container process {launched.pid} vanished")
-        assert self.cgroups is not None
-        self.container.state.update(cgroups.state_of(self.cgroups))
-        self.container.state.update(
-            init_process_pid=launched.pid,
-            init_process_start=found[1],
-            namespace_paths=namespace_paths(launched.pid),
-            external_descriptors=console.describe_stdio(),
-        )
-        self.container.directory.save(self.container.state)
+        with trace.span("write state: process"):
+            found = status.read_stat(launched.pid)
+            if found is None:
+                raise CtrError(f"container process {launched.pid} vanished")
+            assert self.cgroups is not None
+            self.container.state.update(cgroups.state_of(self.cgroups))
+            self.container.state.update(
+                init_process_pid=launched.pid,
+                init_process_start=found[1],
+                namespace_paths=namespace_paths(launched.pid),
+                external_descriptors=console.describe_stdio(),
+            )
+            self.container.directory.save(self.container.state)
 
     def record_prepared(self) -> None:
         """Writes down that only `start` is missing."""
@@ -322,19 +325,16 @@ class Creation:
     def launch_process(self) -> launch.Launched:
         """The process in its new namespaces, with its id maps."""
         assert self.cgroups is not None
+        assert self.stage0 is not None
         attributes = self.bootstrap()
         cgroup = self.cgroups.clone_fd()
+        stage0, self.stage0 = self.stage0, None
         try:
-            preserved = self.options.preserve_fds + self.options.listen_fds
-            note = self.runtime.note if self.runtime.debug else None
-            self.launched = launch.launch(
-                self.runtime.parent,
+            self.launched = stage0.make_process(
                 attributes,
-                (),
-                preserved,
                 cgroup_fd=cgroup,
-                meanwhile=import_worker,
-                note=note,
+                meanwhile=self.prepare_setup,
+                note=self.runtime.note if self.runtime.debug else None,
                 status_directory=self.container.directory.path,
             )
         finally:
@@ -342,9 +342,18 @@ class Creation:
                 os.close(cgroup)
         return self.launched
 
-    def process_settings(self, home: "str | None") -> "Attributes":
-        """What the container process is told to set for itself, apart from what comes with fds."""
-        attributes = settings.process_attributes(with_listen_fds(self.process, self.options), self.config, home)
+    def prepare_setup(self) -> None:
+        """All that the setup needs and that can be had before there is a process."""
+        with trace.span("import what the setup worker needs"):
+            import_worker()
+        with trace.span("prepare the setup"):
+            self.setup_plan = self.plan(0, -1)
+            self.settings = self.process_settings()
+            self.container.directory.make_fifo(*idmaps.host_root(self.linux))
+
+    def process_settings(self) -> "Attributes":
+        """What the container process is told to set for itself, apart from its home and from what comes with fds."""
+        attributes = settings.process_attributes(with_listen_fds(self.process, self.options), self.config)
         attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
         preserved = self.options.preserve_fds + self.options.listen_fds
         if preserved:
@@ -367,11 +376,8 @@ class Creation:
 
     def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
         """Hands over everything that the process does to itself."""
-        directory = self.container.directory
-        root_uid, root_gid = idmaps.host_root(self.linux)
-        directory.make_fifo(root_uid, root_gid)
-        attributes = self.process_settings(home)
-        with Fd(os.open(directory.file(FIFO_FILE), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as fifo:
+        attributes = [*self.settings, *settings.home_attributes(self.process, home)]
+        with Fd(os.open(self.container.directory.file(FIFO_FILE), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as fifo:
             fds = [fifo.fileno()]
             attributes.append((_kernel.ATTR_FIFO_FD, u32(0)))
             if self.console_slave.number >= 0:
@@ -404,7 +410,10 @@ class Creation:
         from ctr_common.channel import Channel
         from ctr_init import inside, worker
 
-        plan = self.plan(launched.pid, launched.pidfd.fileno())
+        plan = self.setup_plan
+        assert plan is not None
+        plan.pid, plan.pidfd = launched.pid, launched.pidfd.fileno()
+        plan.state = self.container.oci_state(containers.CREATING)
         way_home = inside.way_home(self.runtime.parent.home, plan)
         if way_home is not None:
             return inside.run(plan, way_home, self.run_runtime_hooks, self.take_terminal)
@@ -511,6 +520,8 @@ class Creation:
         if self.net_devices is not None:
             for failure in self.net_devices.give_back():
                 self.runtime.ignore(failure)
+        if self.stage0 is not None:
+            self.stage0.abandon()
         if self.launched is not None:
             self.launched.kill()
             self.launched.close()

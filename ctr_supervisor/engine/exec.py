@@ -83,6 +83,7 @@ class Execution:
         self.process = process
         self.options = options
         self.console_master = Fd(-1)
+        self.stage0: launch.Stage0 | None = None
         self.launched: launch.Launched | None = None
 
     def begin(self) -> launch.Launched:
@@ -96,6 +97,7 @@ class Execution:
             raise WrongState("cannot exec in a stopped container")
         try:
             with Fd(pidfd):
+                self.stage0 = launch.Stage0.start(self.container.runtime.parent, self.options.preserve_fds)
                 home = self.lookup_home()
                 with trace.span("launch ctr-init, until there is a process"):
                     launched = self.launched = self.launch_process(pidfd)
@@ -125,6 +127,8 @@ class Execution:
 
     def abandon(self) -> None:
         """Leaves nothing of a failed exec."""
+        if self.stage0 is not None:
+            self.stage0.abandon()
         if self.launched is not None:
             self.launched.kill()
         self.close()
@@ -163,9 +167,9 @@ class Execution:
         try:
             runtime = self.container.runtime
             note = runtime.note if runtime.debug else None
-            return launch.launch(
-                runtime.parent, attributes, (pidfd,), self.options.preserve_fds, cgroup_fd=cgroup, note=note
-            )
+            stage0, self.stage0 = self.stage0, None
+            assert stage0 is not None
+            return stage0.make_process(attributes, cgroup_fd=cgroup, note=note, fds=(pidfd,))
         finally:
             if cgroup is not None:
                 os.close(cgroup)
@@ -185,7 +189,8 @@ class Execution:
     def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
         """Hands over everything that the process does to itself."""
         config = self.container.config
-        attributes = settings.process_attributes(self.process, config, home)
+        attributes = settings.process_attributes(self.process, config)
+        attributes += settings.home_attributes(self.process, home)
         attributes += settings.exec_affinity_attributes(self.process)
         attributes.append((_kernel.ATTR_NEW_SESSION, boolean(True)))
         if self.options.preserve_fds:

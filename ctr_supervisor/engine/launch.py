@@ -68,11 +68,12 @@ class Launched:
         self.in_cgroup = in_cgroup
         self.reaped = False
 
-    def go(self, cgroup_entries: "Sequence[int]" = ()) -> None:
+    def go(self, cgroup_entries: "Sequence[int]" = (), meanwhile: "Callable[[], None] | None" = None) -> None:
         """Lets it enter what is left of its cgroups and namespaces.
 
         Args:
             cgroup_entries: fds from `entry_fds` of its cgroups; closed here.
+            meanwhile: called while it does.
 
         Raises:
             InitError: it could not.
@@ -83,6 +84,8 @@ class Launched:
         finally:
             for fd in cgroup_entries:
                 os.close(fd)
+        if meanwhile is not None:
+            meanwhile()
         self.channel.expect(_kernel.MSG_NAMESPACES_READY, timeout=BOOTSTRAP_TIMEOUT).close()
 
     def send_settings(
@@ -203,79 +206,113 @@ def bootstrap_attributes(
     return attributes
 
 
-def launch(
-    parent: "Parent",
-    attributes: "Attributes",
-    fds: "Sequence[int]",
-    preserve_fds: int = 0,
-    cgroup_fd: "int | None" = None,
-    meanwhile: "Callable[[], None] | None" = None,
-    note: "Callable[[str], None] | None" = None,
-    status_directory: str = "",
-) -> Launched:
-    """Starts ctr-init from a sealed memfd and has it make the container process.
+class Stage0:
+    """The first stage of ctr-init, which waits to be told what process to make.
 
-    Args:
-        parent: who starts it.
-        attributes: of BOOTSTRAP.
-        fds: that the attributes point to.
-        preserve_fds: how many fds from 3 on the process shall inherit.
-        cgroup_fd: cgroup v2 directory to be born in.
-        meanwhile: called while stage 0 makes the namespaces.
-        note: takes ctr-init's debug lines; None for none.
-        status_directory: where a keeper writes the exit status.
-
-    Raises:
-        InitError: a namespace could not be made or joined, an id map was refused.
+    It starts while its caller does other things.
     """
-    attributes = list(attributes)
-    fds = list(fds)
-    if cgroup_fd is not None:
-        attributes.append((_kernel.ATTR_CGROUP_FD, u32(len(fds))))
-        fds.append(cgroup_fd)
-    log = None
-    if note is not None or trace.recorder is not None:
-        from ctr_supervisor.engine.debug_log import DebugLog
 
-        log = DebugLog(note)
-        attributes.append((_kernel.ATTR_LOG_FD, u32(len(fds))))
-        fds.append(log.writing)
-        if trace.recorder is not None:
-            attributes.append((_kernel.ATTR_TRACE, b"\1"))
-    ours, theirs = _kernel.socketpair()
-    channel = Channel(ours, "container process")
-    try:
+    __slots__ = ("_channel", "_number", "_parent")
+
+    def __init__(self, parent: "Parent", number: int, channel: Channel) -> None:
+        self._parent = parent
+        self._number = number
+        self._channel = channel
+
+    @classmethod
+    def start(cls, parent: "Parent", preserve_fds: int = 0) -> "Stage0":
+        """Starts it from a sealed memfd.
+
+        Args:
+            parent: who starts it.
+            preserve_fds: how many fds from 3 on the container process shall inherit.
+
+        Raises:
+            InitError: it can't be run.
+        """
+        ours, theirs = _kernel.socketpair()
+        channel = Channel(ours, "container process")
         try:
             with trace.span("spawn stage 0 from a sealed memfd"):
-                stage0 = parent.spawn(theirs, preserve_fds)
+                return cls(parent, parent.spawn(theirs, preserve_fds), channel)
+        except BaseException:
+            channel.close()
+            raise
         finally:
             os.close(theirs)
+
+    def abandon(self) -> None:
+        """Leaves nothing of it, where it never was told anything."""
+        self._channel.close()
         try:
-            _send_bootstrap(channel, parent, attributes, fds, status_directory)
-            if log is not None:
-                log.handed_over()
-            if meanwhile is not None:
-                with trace.span("import what the setup worker needs"):
-                    meanwhile()
-            message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
+            self._parent.stage0_failed(self._number)
         except CtrError:
-            parent.stage0_failed(stage0)
-            raise
+            # It could not be run; whoever abandons it has another reason.
+            pass
+
+    def make_process(
+        self,
+        attributes: "Attributes",
+        cgroup_fd: "int | None" = None,
+        meanwhile: "Callable[[], None] | None" = None,
+        note: "Callable[[str], None] | None" = None,
+        status_directory: str = "",
+        fds: "Sequence[int]" = (),
+    ) -> Launched:
+        """Has it make the container process, and end; whatever comes of it, this is used up.
+
+        Args:
+            attributes: of BOOTSTRAP.
+            cgroup_fd: cgroup v2 directory to be born in.
+            meanwhile: called while the namespaces are made.
+            note: takes ctr-init's debug lines; None for none.
+            status_directory: where a keeper writes the exit status.
+            fds: that the attributes point to.
+
+        Raises:
+            InitError: a namespace could not be made or joined, an id map was refused.
+        """
+        attributes = list(attributes)
+        fds = list(fds)
+        if cgroup_fd is not None:
+            attributes.append((_kernel.ATTR_CGROUP_FD, u32(len(fds))))
+            fds.append(cgroup_fd)
+        log = None
+        if note is not None or trace.recorder is not None:
+            from ctr_supervisor.engine.debug_log import DebugLog
+
+            log = DebugLog(note)
+            attributes.append((_kernel.ATTR_LOG_FD, u32(len(fds))))
+            fds.append(log.writing)
+            if trace.recorder is not None:
+                attributes.append((_kernel.ATTR_TRACE, b"\1"))
+        channel, parent = self._channel, self._parent
         try:
-            pid = message.u32(_kernel.ATTR_PID)
-            pidfd = Fd(message.take_fd(_kernel.ATTR_PIDFD))
-            in_cgroup = message.get(_kernel.ATTR_IN_CGROUP) == b"\1"
-        finally:
-            message.close()
-        if pid is None:
-            raise InitError("ctr-init sent no pid")
-        parent.stage0_done(stage0)
-        return Launched(parent, pid, pidfd, channel, in_cgroup, log)
-    except BaseException:
-        channel.close()
-        if log is not None:
-            log.close()
-        raise
+            try:
+                _send_bootstrap(channel, parent, attributes, fds, status_directory)
+                if log is not None:
+                    log.handed_over()
+                if meanwhile is not None:
+                    meanwhile()
+                message = channel.expect(_kernel.MSG_CHILD, timeout=BOOTSTRAP_TIMEOUT)
+            except BaseException:
+                parent.stage0_failed(self._number)
+                raise
+            try:
+                pid = message.u32(_kernel.ATTR_PID)
+                pidfd = Fd(message.take_fd(_kernel.ATTR_PIDFD))
+                in_cgroup = message.get(_kernel.ATTR_IN_CGROUP) == b"\1"
+            finally:
+                message.close()
+            if pid is None:
+                raise InitError("ctr-init sent no pid")
+            parent.stage0_done(self._number)
+            return Launched(parent, pid, pidfd, channel, in_cgroup, log)
+        except BaseException:
+            channel.close()
+            if log is not None:
+                log.close()
+            raise
 
 
 def _send_bootstrap(

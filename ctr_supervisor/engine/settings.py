@@ -72,20 +72,19 @@ PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 BITS_MAX = 65536
 
 
-def process_attributes(process: "Process", config: "Config", home: "str | None") -> "Attributes":
-    """What `process` says, as attributes.
+def process_attributes(process: "Process", config: "Config") -> "Attributes":
+    """What `process` says, as attributes, but for the `home_attributes`.
 
     Args:
         process: `.process` of config.json, or a process.json.
         config: the container's configuration, for what belongs to the container as a whole.
-        home: home directory of the user, put into the environment if HOME is not there.
 
     Raises:
         ConfigError: a value has no meaning for the kernel.
     """
     user = process.get("user") or {}
     attributes: Attributes = [(_kernel.ATTR_ARG, text(argument)) for argument in process["args"]]
-    attributes += [(_kernel.ATTR_ENV, text(entry)) for entry in environment(process, home)]
+    attributes += [(_kernel.ATTR_ENV, text(entry)) for entry in environment(process).values()]
     attributes += [
         (_kernel.ATTR_CWD, text(process["cwd"])),
         (_kernel.ATTR_UID, u32(user.get("uid", 0))),
@@ -129,16 +128,25 @@ def may_set_groups(config: "Config") -> bool:
     return os.geteuid() == 0 or len((config.get("linux") or {}).get("gidMappings") or ()) > 1
 
 
-def environment(process: "Process", home: "str | None") -> "list[str]":
-    """The environment, last definition of a name winning, with HOME as the last resort."""
+def environment(process: "Process") -> "dict[str, str]":
+    """The entries of the environment by name, of which the last definition wins; none for an empty HOME."""
     entries: dict[str, str] = {}
     for entry in process.get("env") or ():
         name, _, _ = entry.partition("=")
         entries.pop(name, None)
         entries[name] = entry
-    if not entries.get("HOME", "HOME=")[5:]:
-        entries["HOME"] = f"HOME={home or '/'}"
-    return list(entries.values())
+    if entries.get("HOME") in ("HOME", "HOME="):
+        del entries["HOME"]
+    return entries
+
+
+def home_attributes(process: "Process", home: "str | None") -> "Attributes":
+    """HOME as the last resort.
+
+    Args:
+        home: home directory of the process's user.
+    """
+    return [] if "HOME" in environment(process) else [(_kernel.ATTR_ENV, text(f"HOME={home or '/'}"))]
 
 
 def scheduling_attributes(process: "Process") -> "Attributes":

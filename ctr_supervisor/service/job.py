@@ -20,6 +20,7 @@ from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_SET_NAME
 from ctr_common.wire import Packet, Wire
+from ctr_supervisor.service import environment
 
 if TYPE_CHECKING:
     from ctr_supervisor.service.parents import ClientParent
@@ -98,6 +99,8 @@ def serve_job(packet: Packet, reports: Wire, executable: int, home: int) -> bool
     reports.send("taken", None, job=job, pid=os.getpid())
     kind = packet.get("kind", str, "")
     _kernel.prctl(PR_SET_NAME, f"ctr-job:{kind}\0".encode())
+    if kind != "command":
+        environment.put_back()
     if kind == "request":
         from ctr_supervisor.service import requests
 
@@ -160,11 +163,7 @@ def put_on_surroundings(packet: Packet) -> None:
     with Fd(packet.take_fd("cwd")) as directory:
         os.fchdir(directory.fileno())
     os.umask(packet.get("umask", int, 0o022) & 0o777)
-    os.environ.clear()
-    for entry in packet.texts("env"):
-        name, equals, value = entry.partition("=")
-        if name and equals:
-            os.environ[name] = value
+    environment.put_on(packet.texts("env"))
 
 
 def serve_finish(packet: Packet, client: Wire, report_done: Callable[[], None]) -> int:

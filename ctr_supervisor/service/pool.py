@@ -24,7 +24,8 @@ from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_SET_NAME
 from ctr_common.wire import Packet, Wire
-from ctr_supervisor.cgroups import hierarchies
+from ctr_supervisor.cgroups import devices_ebpf, hierarchies
+from ctr_supervisor.service import environment
 
 # Does the job in the packet, and reports; says whether the process may do another one.
 Serve = Callable[[Packet, Wire], bool]
@@ -105,19 +106,20 @@ class Surroundings:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         # 0, 1 and 2 become the client's; without one nothing is read, and a traceback goes where the service's go.
         self.stdio = (null, null, os.dup(2))
-        self.environment = dict(os.environ)
+        environment.keep()
         self.arguments = sys.argv
         self.fds = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and is_open(fd)}
 
     def restore(self) -> None:
-        """Puts down what belonged to a job: fds, working directory, umask, environment, garbage."""
+        """Puts down what belonged to a job: fds, working directory, umask, garbage.
+
+        Its environment stays until the next job puts on its own, which is mostly the same.
+        """
         for number, fd in enumerate(self.stdio):
             os.dup2(fd, number)
-        close_all_but(self.fds)
+        close_all_but(self.fds.union(devices_ebpf.kept_fds()))
         os.chdir("/")
         os.umask(0o022)
-        os.environ.clear()
-        os.environ.update(self.environment)
         sys.argv = self.arguments
         hierarchies.forget()
         trace.recorder = None

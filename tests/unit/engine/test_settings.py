@@ -12,15 +12,22 @@ from ctr_common.kernel import _kernel
 from ctr_supervisor.engine import settings
 
 
+def variables(env: list[str], home: str | None) -> list[str]:
+    """The environment that the process gets."""
+    process: Any = {"args": ["x"], "cwd": "/", "env": env}
+    attributes = [*settings.process_attributes(process, {}), *settings.home_attributes(process, home)]
+    return [value.rstrip(b"\0").decode() for number, value in attributes if number == _kernel.ATTR_ENV]
+
+
 def test_home_is_added_only_where_it_is_missing() -> None:
-    assert settings.environment({"args": [], "cwd": "/", "env": ["A=1"]}, "/home/u") == ["A=1", "HOME=/home/u"]
-    assert settings.environment({"args": [], "cwd": "/", "env": ["HOME=/x"]}, "/home/u") == ["HOME=/x"]
-    assert settings.environment({"args": [], "cwd": "/"}, None) == ["HOME=/"]
+    assert variables(["A=1"], "/home/u") == ["A=1", "HOME=/home/u"]
+    assert variables(["HOME=/x"], "/home/u") == ["HOME=/x"]
+    assert variables(["HOME=", "A=1"], "/home/u") == ["A=1", "HOME=/home/u"]
+    assert variables([], None) == ["HOME=/"]
 
 
 def test_the_last_definition_of_a_variable_wins() -> None:
-    environment = settings.environment({"args": [], "cwd": "/", "env": ["A=1", "B=2", "A=3", "HOME=/"]}, None)
-    assert environment == ["B=2", "A=3", "HOME=/"]
+    assert variables(["A=1", "B=2", "A=3", "HOME=/"], None) == ["B=2", "A=3", "HOME=/"]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +46,7 @@ def test_a_list_that_is_none_is_refused_with_its_place(text: str) -> None:
 
 
 def payloads(process: Any, config: Any = None) -> dict[int, bytes]:
-    return dict(settings.process_attributes({"args": ["x"], "cwd": "/", **process}, config or {}, None))
+    return dict(settings.process_attributes({"args": ["x"], "cwd": "/", **process}, config or {}))
 
 
 def test_a_process_without_capabilities_gets_none() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import queue
 import socket
 import threading
 from collections.abc import Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ctr_common.errors import CtrError, ProtocolError, from_dict
 from ctr_common.version import VERSION
@@ -18,6 +17,14 @@ from ctr_supervisor.api import operations
 from ctr_supervisor.api.operations import Ask
 
 T = TypeVar("T")
+
+
+class Events(Protocol):
+    """Where the events of a subscription go; a queue is one."""
+
+    def put(self, told: dict[str, Any] | None, /) -> None:
+        """One more, or None: there will be no more."""
+
 
 # A supervisor that listens and does not greet is stuck.
 HELLO_TIMEOUT = 30.0
@@ -61,7 +68,7 @@ class Connection:
         self._seq = itertools.count(1)
         self._lock = threading.Lock()
         self._pending: dict[int, Future[Packet]] = {}
-        self._subscriptions: dict[int, queue.SimpleQueue[dict[str, Any] | None]] = {}
+        self._subscriptions: dict[int, Events] = {}
         self._failure: CtrError | None = None
         try:
             packet = self._wire.receive(HELLO_TIMEOUT)
@@ -116,9 +123,7 @@ class Connection:
             future.set_result(packet)
         return True
 
-    def request(
-        self, ask: Ask, timeout: float | None = None, events: queue.SimpleQueue[dict[str, Any] | None] | None = None
-    ) -> tuple[int, Packet]:
+    def request(self, ask: Ask, timeout: float | None = None, events: Events | None = None) -> tuple[int, Packet]:
         """Sends a request and waits for its answer; any number of threads at a time.
 
         Args:

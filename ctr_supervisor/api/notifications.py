@@ -23,7 +23,7 @@ class Notification:
 
     Args:
         source: the cgroup's; owned here from now on.
-        pidfd: of the init process, likewise; None when it has ended.
+        pidfd: of the init process, likewise; None when it has ended, -1 where the source tells of that.
 
     Attributes:
         gone: the container has ended; nothing will come.
@@ -35,8 +35,8 @@ class Notification:
         self._both = select.epoll(flags=select.EPOLL_CLOEXEC)
         self._both.register(source.fileno(), select.EPOLLIN)
         self.gone = pidfd is None
-        if pidfd is not None:
-            self._both.register(pidfd, select.EPOLLIN)
+        if self._init.number >= 0:
+            self._both.register(self._init.number, select.EPOLLIN)
         self._waiter = Waiter(self._release)
 
     def _release(self) -> None:
@@ -72,7 +72,8 @@ class Notification:
             ValueError: it was closed.
         """
         # The end first: what came before it is counted then.
-        self.gone = self.gone or bool(ends.wait_until(self._init.fileno(), 0))
+        if self._init.number >= 0:
+            self.gone = self.gone or bool(ends.wait_until(self._init.number, 0))
         count = self._source.take()
         self.gone = self.gone or self._source.gone
         return count

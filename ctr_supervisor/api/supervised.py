@@ -255,20 +255,27 @@ class SupervisedContainer(Container):
         """See the base."""
         return SupervisedEvents(self._connection, self._ops, interval)
 
-    # Notifications are fds of the kernel's: this program has them made for itself, if it may.
+    def _notified(self, level: str = "") -> Notification:
+        from ctr_supervisor.api.notifications import Notification
+        from ctr_supervisor.api.told import Told, subscription
 
-    def _here(self) -> Container:
-        from ctr_supervisor.api import direct
-
-        return direct.load(self._supervisor.root, self.id)
+        event, fields = subscription(self.id, level)
+        source = Told(event)
+        seq, packet = self._connection.request(Ask("subscribe", fields), None, source)
+        packet.close()
+        source.on_close = lambda: self._connection.forget(seq)
+        if self.status == "stopped":
+            # Nothing will come, not even its end.
+            source.put(None)
+        return Notification(source, -1)
 
     def notify_oom(self) -> Notification:
         """See the base."""
-        return self._here().notify_oom()
+        return self._notified()
 
     def notify_memory_pressure(self, level: PressureLevel = "low") -> Notification:
         """See the base."""
-        return self._here().notify_memory_pressure(level)
+        return self._notified(level)
 
     def checkpoint(self, options: CheckpointOptions | str) -> Stats:
         """See the base."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.wire import Packet
+from ctr_supervisor.engine.notify import LEVELS
 from ctr_supervisor.process.parent import shell_status
 from ctr_supervisor.service.connection import Connection
 from ctr_supervisor.service.events import Hub
@@ -82,7 +83,7 @@ class Answers:
             raise
 
     def child_ended(self, pid: int, status: int) -> None:
-        """A child was reaped: the pool, a keeper, the process of an exec, or an orphan.
+        """A child was reaped: the pool, a keeper, the process of an exec, or an orphan, such as a container.
 
         Args:
             status: as from waitpid(2).
@@ -91,6 +92,8 @@ class Answers:
         container_id = self.waits.child_ended(pid, code)
         if container_id is not None:
             self.hub.happened("exec-exited", container_id, pid=pid, status=code)
+        else:
+            self.registry.reaped(pid, status)
 
     # -- events
 
@@ -99,13 +102,18 @@ class Answers:
         if seq in connection.subscriptions:
             raise ProtocolError(f"there is a subscription of seq {seq} on this connection")
         container_id = request.get("id", str, "")
+        pressure = request.get("memory_pressure", str, "")
+        if pressure not in ("", *LEVELS):
+            raise ProtocolError(f"memory_pressure is {pressure}, expected one of {', '.join(LEVELS)}")
         self.registry.refresh()
+        if pressure and container_id:
+            self.hub.check_pressure(container_id, pressure)
         # What happens once the client knows that it is told must be told.
-        self.add_subscription(connection, seq, container_id)
+        self.add_subscription(connection, seq, container_id, pressure)
         connection.answer(request)
         self.hub.resume()
 
-    def add_subscription(self, connection: Connection, seq: int, container_id: str) -> None:
+    def add_subscription(self, connection: Connection, seq: int, container_id: str, pressure: str) -> None:
         """Has a client told of events, from the hub's next `resume` on."""
 
         def deliver(event: dict[str, Any]) -> bool:
@@ -114,7 +122,7 @@ class Answers:
             connection.send("event", None, seq=seq, **event)
             return True
 
-        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id, later=True)
+        made = connection.subscriptions[seq] = self.hub.subscribe(deliver, container_id, pressure, later=True)
         connection.when_ready.append(made.resume)
 
     def _unsubscribe(self, connection: Connection, request: Packet) -> None:

@@ -242,7 +242,9 @@ class Connection:
             "waiting": [
                 [kind, {name: keep(fd) for name, fd in fds.items()}, fields] for kind, fds, fields in self._waiting
             ],
-            "subscriptions": [[seq, one.container_id, *one.backlog] for seq, one in self.subscriptions.items()],
+            "subscriptions": [
+                [seq, one.container_id, *one.backlog, one.pressure] for seq, one in self.subscriptions.items()
+            ],
         }
 
     def restore(self, saved: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 registry (created, started, paused, resumed, exited, deleted) ─┐
 jobs (updated, exec-started, exec-exited) ─────────────────────┼─▶ Hub ──▶ a bounded queue for each subscriber
-memory cgroups (oom), only while somebody listens ─────────────┘
+memory cgroups (oom, memory-pressure), while somebody listens ─┘
 """
 
 import time
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ctr_common.errors import CtrError
-from ctr_supervisor.engine import notify
 from ctr_supervisor.service.loop import Loop
+from ctr_supervisor.service.memory import OOM, PRESSURE, MemoryWatches
 from ctr_supervisor.service.registry import Registry
 
 # Events that wait for a subscriber who does not read; of the rest he gets the number.
@@ -28,12 +28,14 @@ class Subscription:
     Args:
         deliver: called with each event, in order.
         container_id: whose events alone are wanted; "" for all.
+        pressure: level of memory pressure from which on it is told of; "" for never.
     """
 
-    __slots__ = ("_deliver", "_lost", "_queue", "container_id")
+    __slots__ = ("_deliver", "_lost", "_queue", "container_id", "pressure")
 
-    def __init__(self, deliver: Deliver, container_id: str = "") -> None:
+    def __init__(self, deliver: Deliver, container_id: str = "", pressure: str = "") -> None:
         self.container_id = container_id
+        self.pressure = pressure
         self._deliver = deliver
         self._queue: deque[dict[str, Any]] = deque()
         self._lost = 0
@@ -41,6 +43,10 @@ class Subscription:
     def wants(self, container_id: str) -> bool:
         """Whether events of that container are for this subscriber."""
         return self.container_id in ("", container_id)
+
+    def wants_event(self, event: dict[str, Any]) -> bool:
+        """Whether this subscriber is told of it."""
+        return self.wants(event["id"]) and (event["event"] != PRESSURE or event["level"] == self.pressure)
 
     def offer(self, event: dict[str, Any]) -> None:
         """An event for this subscriber: now, later, or as one of those that were lost."""
@@ -83,23 +89,25 @@ class Hub:
         self.loop = loop
         self.registry = registry
         self._subscriptions: list[Subscription] = []
-        self._oom: dict[str, notify.Notification] = {}
+        self._memory = MemoryWatches(loop, self._tell)
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def subscribe(self, deliver: Deliver, container_id: str = "", *, later: bool = False) -> Subscription:
+    def subscribe(
+        self, deliver: Deliver, container_id: str = "", pressure: str = "", *, later: bool = False
+    ) -> Subscription:
         """Starts to tell somebody of what happens from now on.
 
         Args:
-            deliver, container_id: see `Subscription`.
+            deliver, container_id, pressure: see `Subscription`.
             later: more subscribers follow who are to hear the same; `resume` begins for all of them.
         """
         if not self._subscriptions and not later:
             self.registry.tell_at_once(True)
-        self._subscriptions.append(made := Subscription(deliver, container_id))
+        self._subscriptions.append(made := Subscription(deliver, container_id, pressure))
         if not later:
-            self._watch_ooms()
+            self._watch_memory()
         return made
 
     def resume(self) -> None:
@@ -107,21 +115,34 @@ class Hub:
         for subscription in self._subscriptions:
             subscription.resume()
         self.registry.tell_at_once(bool(self._subscriptions))
-        self._watch_ooms()
+        self._watch_memory()
 
-    def _watch_ooms(self) -> None:
+    def check_pressure(self, container_id: str, level: str) -> None:
+        """Finds out whether the pressure of a container can be told.
+
+        Raises:
+            CgroupError: it has no memory cgroup, or there is no such level.
+            NotSupported: the kernel has no pressure stall information.
+            ContainerNotFound, UsageError, StateError: see `Registry.describe`.
+        """
+        self._memory.add(container_id, self.registry.state(container_id).get("cgroup_paths") or {}, level)
+
+    def _watch_memory(self) -> None:
         for live_id, paths in self.registry.live():
-            if self._is_wanted(live_id):
-                self._watch_oom(live_id, paths)
+            self._memory.watch(live_id, paths, self._kinds(live_id))
+
+    def _kinds(self, container_id: str) -> set[str]:
+        """What somebody wants to be told of the memory of a container."""
+        wanting = [subscription for subscription in self._subscriptions if subscription.wants(container_id)]
+        return {one.pressure for one in wanting if one.pressure} | ({OOM} if wanting else set())
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tells no more; does nothing the second time."""
         if subscription not in self._subscriptions:
             return
         self._subscriptions.remove(subscription)
-        for container_id in list(self._oom):
-            if not self._is_wanted(container_id):
-                self._forget_oom(container_id)
+        for container_id in self._memory.ids():
+            self._memory.only(container_id, self._kinds(container_id))
         if not self._subscriptions:
             self.registry.tell_at_once(False)
 
@@ -135,12 +156,12 @@ class Hub:
             return
         container_id = event["id"]
         if event["event"] in ("exited", "deleted"):
-            self._take_oom(container_id)
-            self._forget_oom(container_id)
+            self._memory.take(container_id)
+            self._memory.only(container_id, ())
         self._tell(event)
-        if event["event"] in ("created", "started") and self._is_wanted(container_id):
+        if event["event"] in ("created", "started") and (kinds := self._kinds(container_id)):
             try:
-                self._watch_oom(container_id, self.registry.state(container_id).get("cgroup_paths") or {})
+                self._memory.watch(container_id, self.registry.state(container_id).get("cgroup_paths") or {}, kinds)
             except CtrError:
                 # It is gone already.
                 pass
@@ -151,39 +172,8 @@ class Hub:
 
     def _tell(self, event: dict[str, Any]) -> None:
         for subscription in list(self._subscriptions):
-            if subscription.wants(event["id"]):
+            if subscription.wants_event(event):
                 subscription.offer(event)
-
-    def _is_wanted(self, container_id: str) -> bool:
-        return any(subscription.wants(container_id) for subscription in self._subscriptions)
-
-    # -- processes that were killed for lack of memory
-
-    def _watch_oom(self, container_id: str, paths: dict[str, str]) -> None:
-        if container_id in self._oom:
-            return
-        try:
-            notification = notify.oom(paths)
-        except CtrError:
-            # Without a memory cgroup there is nothing to tell.
-            return
-        self._oom[container_id] = notification
-        self.loop.add(notification.fileno(), lambda _: self._take_oom(container_id))
-
-    def _take_oom(self, container_id: str) -> None:
-        notification = self._oom.get(container_id)
-        if notification is None:
-            return
-        if notification.take():
-            self._tell({"event": "oom", "id": container_id, "time": time.time()})
-        if notification.gone:
-            self._forget_oom(container_id)
-
-    def _forget_oom(self, container_id: str) -> None:
-        notification = self._oom.pop(container_id, None)
-        if notification is not None:
-            self.loop.remove(notification.fileno())
-            notification.close()
 
     def close(self) -> None:
         """Lets go of everything."""

@@ -125,6 +125,27 @@ class Observer:
             self.refresh()
         return status
 
+    def reaped(self, pid: int, status: int) -> None:
+        """This process has reaped a child; a container's, where it has adopted that from whoever made it.
+
+        Args:
+            status: as from waitpid(2): on kernels before 6.15 nobody else will ever know it.
+        """
+        for entry in self.entries.values():
+            if entry.pid == pid and not entry.settled:
+                break
+        else:
+            return
+        if not entry.ended:
+            entry.ended = True
+            # What it did before its end is on disk by now.
+            self._take_state(entry)
+        if entry.ended and not entry.settled:
+            entry.learn(status)
+            self.records.add(entry)
+            self._settle(entry)
+        self.refresh()
+
     def hold(self, entry: Entry) -> bool:
         """Gets a pidfd of the init process even if many are held, since somebody needs it; whether there is one."""
         if entry.pidfd.number < 0 and not entry.ended:

@@ -200,6 +200,10 @@ class Registry:
         """See `Observer.refresh`."""
         self.observer.refresh()
 
+    def reaped(self, pid: int, status: int) -> None:
+        """See `Observer.reaped`."""
+        self.observer.reaped(pid, status)
+
     def record(self) -> None:
         """Writes down the exit statuses that nobody else has; does so by itself after a moment."""
         self.observer.records.write()

@@ -70,7 +70,7 @@ def restore_connection(supervisor: "Supervisor", saved: dict[str, Any]) -> Conne
         peer = Peer(connected)
     connection = supervisor.add_connection(peer, wire)
     connection.restore(saved)
-    for seq, container_id, queue, lost in saved["subscriptions"]:
-        supervisor.answers.add_subscription(connection, seq, container_id)
+    for seq, container_id, queue, lost, pressure in saved["subscriptions"]:
+        supervisor.answers.add_subscription(connection, seq, container_id, pressure)
         connection.subscriptions[seq].restore(queue, lost)
     return connection

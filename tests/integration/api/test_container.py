@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,46 @@ def test_notifications_tell_of_lack_of_memory(make_any: Make, config: Config):
         assert event is not None
         container.signal("KILL")
         assert list(oom) == [] or oom.gone
+
+
+@pytest.mark.needs_cgroup_v1
+def test_notifications_tell_of_memory_pressure(make_any: Make, config: Config):
+    config["linux"]["resources"]["memory"] = {"limit": 16 << 20, "swap": 16 << 20}
+    container = make_any(config)
+    with container.run(init()), container.notify_memory_pressure() as pressure:
+        assert pressure.wait(0) == 0
+        with container.run(script("tail /dev/zero")) as process:
+            assert pressure.wait(20) >= 1
+            process.wait(20)
+
+
+def test_a_pressure_level_that_there_is_not_is_told(make_any: Make):
+    container = make_any()
+    with container.run(init()), pytest.raises(api.CtrError, match="expected one of low, medium, critical"):
+        container.notify_memory_pressure("extreme")  # type: ignore[arg-type]
+
+
+def test_a_supervisor_notifies_who_sees_nothing_of_its_containers(
+    supervisor: api.Supervisor, config: Config, new_container_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+):
+    """As a member of the group does: neither state directory nor cgroup may be looked at."""
+    container = supervisor.create(new_container_id(), config)  # type: ignore[arg-type]
+    with container.run(init()) as process:
+
+        def forbidden(*_: object, **__: object) -> None:
+            raise AssertionError("it has looked for itself")
+
+        monkeypatch.setattr("ctr_supervisor.api.direct.load", forbidden)
+        monkeypatch.setattr("ctr_supervisor.engine.notify.oom", forbidden)
+        monkeypatch.setattr("ctr_supervisor.engine.notify.memory_pressure", forbidden)
+        with container.notify_oom() as oom, container.notify_memory_pressure("medium") as pressure:
+            process.signal("KILL")
+            assert oom.wait(20) == pressure.wait(20) == 0
+            assert oom.gone
+            assert pressure.gone
+    with container.notify_oom() as late:
+        assert late.wait(20) == 0
+    container.destroy()
 
 
 def test_a_notification_ends_with_the_container(make_any: Make):

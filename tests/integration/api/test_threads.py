@@ -292,8 +292,8 @@ def test_a_start_is_told_of_however_soon_the_program_ends(make: Make):
             assert told.result(60) == ["started", "exited"]
 
 
-def test_a_notification_is_closed_by_another_thread(make: Make):
-    container = make()
+def test_a_notification_is_closed_by_another_thread(make_any: Make):
+    container = make_any()
     with container.run(init()), ThreadPoolExecutor(1) as pool:
         oom = container.notify_oom()
         waiting = pool.submit(oom.wait)

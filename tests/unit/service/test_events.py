@@ -171,3 +171,53 @@ def test_oom_is_told_for_containers_that_are_made_while_somebody_listens(
     # the one that came with the end is told before it
     assert reader.names[-3:] == ["oom", "oom", "exited"] or reader.names[-4:-1].count("oom") == 2
     assert ooms[0].closed
+
+
+@pytest.fixture
+def pressures(monkeypatch: pytest.MonkeyPatch) -> dict[str, FakeOom]:
+    """By level."""
+    made: dict[str, FakeOom] = {}
+
+    def watch(paths: dict[str, str], level: str) -> FakeOom:
+        made[level] = FakeOom()
+        return made[level]
+
+    monkeypatch.setattr(notify, "memory_pressure", watch)
+    return made
+
+
+def test_pressure_is_told_to_who_asked_for_that_level(
+    hub: Hub, pretend: Pretender, loop: Loop, ooms: list[FakeOom], pressures: dict[str, FakeOom]
+) -> None:
+    pretend.run("c")
+    low, critical, plain = Reader(), Reader(), Reader()
+    first = hub.subscribe(low, "c", "low")
+    hub.subscribe(critical, "", "critical")
+    hub.subscribe(plain)
+    assert sorted(pressures) == ["critical", "low"]
+    os.eventfd_write(pressures["low"].counter, 2)
+    os.eventfd_write(pressures["critical"].counter, 1)
+    serve_until(loop, lambda: bool(low.got) and bool(critical.got))
+
+    assert [(event["event"], event["level"], event["count"]) for event in low.got] == [("memory-pressure", "low", 2)]
+    assert [(event["id"], event["level"]) for event in critical.got] == [("c", "critical")]
+    assert plain.got == []
+    hub.unsubscribe(first)
+    assert pressures["low"].closed
+    assert not pressures["critical"].closed
+
+
+def test_pressure_is_watched_in_containers_that_come(
+    hub: Hub, pretend: Pretender, loop: Loop, ooms: list[FakeOom], pressures: dict[str, FakeOom]
+) -> None:
+    reader = Reader()
+    hub.subscribe(reader, "c", "medium")
+    pid = pretend.run("c")
+    serve_until(loop, lambda: "medium" in pressures)
+    pretend.kill(pid)
+    pretend.reap(pid)
+    serve_until(loop, lambda: "exited" in reader.names)
+
+    # Nothing announced it, so it is not asked.
+    assert "memory-pressure" not in reader.names
+    assert pressures["medium"].closed

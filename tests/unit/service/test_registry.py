@@ -247,6 +247,31 @@ def test_without_keeper_and_kernel_the_end_is_told_without_a_status(
     assert "status" not in told[-1]
 
 
+@pytest.mark.parametrize("noticed", [False, True])
+def test_who_reaps_a_container_tells_its_status_where_the_kernel_does_not(
+    pretend: Pretender, new_registry: NewRegistry, told: Events, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    """As a process number 1, which adopts the containers of its clients."""
+    monkeypatch.setattr(module, "kernel_tells_statuses", lambda: False)
+    monkeypatch.setattr(module, "KEEPER_TIME", 60)
+    registry = new_registry()
+    pid = pretend.run("c")
+    registry.refresh()
+    pretend.kill(pid)
+    if noticed:
+        registry.refresh()
+    pretend.reap(pid)
+    registry.reaped(pid, 9)
+
+    assert (told[-1]["event"], told[-1]["status"]) == ("exited", 137)
+    assert registry.exit_status("c") == 137
+    registry.record()
+    assert (pretend.root / "c/exit-status").read_text() == "9\n"
+    registry.reaped(pid, 0)
+    registry.reaped(1 << 30, 0)
+    assert registry.exit_status("c") == 137
+
+
 @pytest.mark.parametrize("text", ["", "abc", "9" * 40])
 def test_a_torn_status_file_is_no_status(pretend: Pretender, new_registry: NewRegistry, text: str) -> None:
     pid = pretend.run("c")

@@ -96,11 +96,13 @@ def directory(run_directory: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def busybox_rootfs(run_directory: Path) -> Path:
-    """A busybox root file system that nobody changes."""
+def busybox_rootfs(run_directory: Path) -> Iterator[Path]:
+    """A busybox root file system that nobody changes: whoever does, even by a mount point, spoils the copies."""
     rootfs = run_directory / "busybox"
     make_rootfs(rootfs)
-    return rootfs
+    before = set(rootfs.rglob("*"))
+    yield rootfs
+    assert set(rootfs.rglob("*")) == before, "a test has changed the root file system that others copy"
 
 
 @pytest.fixture

@@ -209,8 +209,7 @@ def test_hooks_run_in_order_with_the_mounts_made_and_the_root_not_yet_changed(bu
         assert state["status"] == "creating"
         assert state["pid"] == 1
         assert lines[1:] == [str(made / "rootfs"), expected_uts, str(log), "0022"]
-    # the path leads there only as long as the root is the host's
-    assert (made / "rootfs/x").exists()
+        assert container.shell("ls /x") == "/x\n"
 
 
 def test_a_failing_hook_ends_the_setup(bundle: Bundles):

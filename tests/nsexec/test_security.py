@@ -23,6 +23,7 @@ from tests.nsexec.driver import (
     command,
     shell,
 )
+from tests.support.bundles import copy_rootfs
 
 pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
 
@@ -191,12 +192,12 @@ class TestWorkingDirectory:
         self, ready: Ready, directory: Path, busybox_rootfs: Path
     ) -> None:
         root = directory / "root"
-        root.mkdir()
+        copy_rootfs(busybox_rootfs, root)
         # a fd of the host that was preserved by mistake
         driver = ready(("CLONE_FLAGS", CLONE_NEWNS), preserve=[host := os.open("/usr", os.O_PATH)])
         os.close(host)
         script = (
-            f"mount --make-rprivate / && mount --bind {busybox_rootfs} {root} && mkdir -p {root}/proc"
+            f"mount --make-rprivate / && mount --bind {root} {root}"
             f" && mount -t proc proc {root}/proc && cd {root} && mkdir -p old && pivot_root . old && umount -l old"
         )
         subprocess.run(["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script], check=True, timeout=20)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ctr_supervisor as api
-from tests.support.bundles import Config, default_config
+from tests.support.bundles import Config, copy_rootfs, default_config
 from tests.support.supervised import Supervisor
 
 ENVIRONMENT = {"PATH": "/bin:/sbin:/usr/bin:/usr/sbin"}
@@ -54,11 +54,12 @@ def zombies() -> list[int]:
 
 
 @pytest.fixture
-def config(busybox_rootfs: Path) -> Config:
-    """A configuration without a process, on a root file system that nobody changes."""
+def config(busybox_rootfs: Path, directory: Path) -> Config:
+    """A configuration without a process, with a root file system of the test's own."""
     made = default_config()
     del made["process"]
-    made["root"] = {"path": str(busybox_rootfs), "readonly": True}
+    made["root"] = {"path": str(directory / "image"), "readonly": True}
+    copy_rootfs(busybox_rootfs, directory / "image")
     return made
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -114,16 +115,18 @@ def _unpacked(suite: str) -> Path:
     with (place / "lock").open("w") as lock:
         # several test runs may start at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not wrapper.exists():
+        top = place / "root"
+        if not top.exists():
             if os.geteuid() != 0:
                 raise Unavailable("criu that works here is only fetched by root")
-            shutil.rmtree(place / "root", ignore_errors=True)
             try:
                 _fetch(place, suite)
             except (OSError, subprocess.SubprocessError) as error:
                 raise Unavailable(f"cannot fetch criu: {error}") from None
-            loader = next((place / "root/usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
-            text = WRAPPER.format(top=place / "root", triplet=loader.parent.name, loader=loader.name)
+        loader = next((top / "usr/lib").glob("*-linux-gnu/ld-linux*.so.*"))
+        text = WRAPPER.format(top=shlex.quote(str(top)), triplet=loader.parent.name, loader=loader.name)
+        # A checkout that was moved has one with its old path.
+        if not wrapper.exists() or wrapper.read_text() != text:
             partial = place / "criu.new"
             partial.write_text(text)
             partial.chmod(0o755)

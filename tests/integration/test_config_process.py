@@ -258,6 +258,10 @@ def test_limits_that_are_not_named_are_those_of_the_caller(inside: Inside):
 REALTIME = {"linux": {"resources": {"cpu": {"realtimeRuntime": 10000}}}}
 
 
+# What a process has whose scheduler's parameters are left alone, or whose policy has no nice value.
+INHERITED = os.getpriority(os.PRIO_PROCESS, 0)
+
+
 def scheduler(**values: Any) -> list[Any]:
     """The change, with the real-time share that a v1 cgroup needs for a real-time policy."""
     has_share = Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").exists()
@@ -274,12 +278,12 @@ def scheduler(**values: Any) -> list[Any]:
         ("SCHED_FIFO", "1", 0, 12),
         ("SCHED_RR", "2", 0, 1),
         ("SCHED_BATCH", "3", 4, 0),
-        ("SCHED_IDLE", "5", 0, 0),
+        ("SCHED_IDLE", "5", INHERITED, 0),
     ],
 )
 def test_the_scheduler_is_set(inside: Inside, policy: str, number: str, nice: int, priority: int):
     values: dict[str, Any] = {"policy": policy}
-    if nice:
+    if nice and policy != "SCHED_IDLE":
         values["nice"] = nice
     if priority:
         values["priority"] = priority
@@ -313,7 +317,7 @@ def test_a_deadline_is_set(inside: Inside, flags: list[str], number: str):
     [
         ("SCHED_FLAG_RESET_ON_FORK", ("3", "5", "1")),
         ("SCHED_FLAG_KEEP_POLICY", ("0", "5", "0")),
-        ("SCHED_FLAG_KEEP_PARAMS", ("0", "0", "0")),
+        ("SCHED_FLAG_KEEP_PARAMS", ("0", str(INHERITED), "0")),
     ],
 )
 def test_flags_of_the_scheduler_have_their_effect(inside: Inside, flag: str, expected: tuple[str, str, str]):

@@ -15,6 +15,7 @@ import pytest
 from ctr_supervisor.cli import surroundings
 from ctr_supervisor.cli.parser import ALONE
 from tests.client.fake import Client, Supervisor, busybox
+from tests.support.slowness import SLOWNESS
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_cc]
@@ -142,7 +143,9 @@ def test_without_proc_it_is_found_by_the_path_that_was_executed(builds: dict[str
     shutil.copy2(busybox(), root / "bin/sh")
     shutil.copy2(builds["static"] / "ctrun-direct", root / "bin")
     (root / "link").symlink_to("bin/ctrun")
-    done = subprocess.run(["chroot", root, "./link", "x"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(
+        ["chroot", root, "./link", "x"], capture_output=True, text=True, timeout=20 * SLOWNESS, check=False
+    )
     assert (done.returncode, done.stdout) == (7, "direct:x\n")
 
 

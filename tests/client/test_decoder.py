@@ -10,6 +10,8 @@ from typing import Any
 import msgpack
 import pytest
 
+from tests.support.slowness import SLOWNESS
+
 pytestmark = [pytest.mark.needs_cc]
 
 VALID, INVALID = 0, 3
@@ -46,7 +48,7 @@ MESSAGE = {
 
 def decode(decoder: Path, data: bytes) -> tuple[int, list[str]]:
     """Exit status and lines of the decoder; a sanitizer that complains makes it another status, and an error text."""
-    done = subprocess.run([decoder], input=data, capture_output=True, timeout=20, check=False)
+    done = subprocess.run([decoder], input=data, capture_output=True, timeout=20 * SLOWNESS, check=False)
     assert done.returncode in (VALID, INVALID), done.stderr.decode(errors="replace")
     return done.returncode, done.stdout.decode(errors="replace").splitlines()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.nsexec.driver import Attribute, Driver
+from tests.support.slowness import SLOWNESS
 
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -26,7 +27,7 @@ def binaries(run_directory: Path) -> dict[str, Path]:
     subprocess.run(
         ["make", "-s", "-C", source, f"OUT={made['static']}", f"ASAN_OUT={made['asan']}", "all", "asan"],
         check=True,
-        timeout=300,
+        timeout=300 * SLOWNESS,
     )
     return {name: Path(shutil.copy2(source / path, run_directory)) for name, path in made.items()}
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.nsexec import tlv
+from tests.support.slowness import SLOWNESS
 
-TIMEOUT = 20.0
+TIMEOUT = 20.0 * SLOWNESS
 HIGH_FD = 200
 
 CLONE_NEWTIME = 0x80

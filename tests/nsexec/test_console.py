@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.nsexec.driver import CLONE_NEWNS, Driver, Failed, shell
+from tests.nsexec.driver import CLONE_NEWNS, TIMEOUT, Driver, Failed, shell
 
 pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
 
@@ -36,7 +36,9 @@ def with_devpts(driver: Driver, script: str = "true") -> None:
     """Gives the process's mount namespace a devpts of its own; then the script runs in there."""
     mount = "mount --make-rprivate / && mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts"
     subprocess.run(
-        ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", f"{mount}; {script}"], check=True, timeout=20
+        ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", f"{mount}; {script}"],
+        check=True,
+        timeout=TIMEOUT,
     )
 
 

@@ -20,6 +20,7 @@ from tests.nsexec.driver import (
     CLONE_NEWTIME,
     CLONE_NEWUSER,
     CLONE_NEWUTS,
+    TIMEOUT,
     Attribute,
     Driver,
     Failed,
@@ -376,7 +377,7 @@ class TestUnprivileged:
         driver = ready(("CLONE_FLAGS", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID), *self.MAP, prefix=self.PREFIX)
         target = [f"--{kind}=/proc/{driver.pid}/ns/{name}" for kind, name in (("user", "user"), ("mount", "mnt"))]
         join = [*self.PREFIX, "/usr/bin/nsenter", "--preserve-credentials", *target, "/bin/true"]
-        assert subprocess.run(join, timeout=20, check=False).returncode == 0
+        assert subprocess.run(join, timeout=TIMEOUT, check=False).returncode == 0
 
     def test_no_groups_can_be_had_where_nobody_may_set_groups(self, ready: Ready) -> None:
         driver = ready(("CLONE_FLAGS", CLONE_NEWUSER), *self.MAP, prefix=self.PREFIX)

@@ -20,6 +20,7 @@ from tests.nsexec.driver import (
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUSER,
+    TIMEOUT,
     Attribute,
     Driver,
     Failed,
@@ -374,7 +375,9 @@ class TestRoot:
             f" && for d in bin lib lib64 usr proc; do mount --rbind /$d {root}/$d; done"
             f" && touch {root}/inside && cd {root} && mount --move . /"
         )
-        subprocess.run(["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-c", script], check=True, timeout=20)
+        subprocess.run(
+            ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-c", script], check=True, timeout=TIMEOUT
+        )
         assert "inside" in driver.run(["/bin/ls", "/"])
 
     def test_a_root_fd_is_changed_into(self, ready: Ready, directory: Path, busybox_rootfs: Path) -> None:

@@ -17,6 +17,7 @@ from tests.nsexec.driver import (
     CLONE_NEWPID,
     CLONE_NEWTIME,
     CLONE_NEWUSER,
+    TIMEOUT,
     Attribute,
     Driver,
     Failed,
@@ -113,7 +114,7 @@ class TestPlainUser:
 
     def owner_sees(self, driver: Driver, script: str = "readlink /proc/$0/exe") -> bool:
         command = ["setpriv", *self.IDS, "sh", "-c", script, str(driver.pid)]
-        return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
 
     def neighbour_sees(self, driver: Driver, *capabilities: str) -> bool:
         """Whether the same user in that user namespace, with all capabilities but those taken away, can look in."""
@@ -200,7 +201,9 @@ class TestWorkingDirectory:
             f"mount --make-rprivate / && mount --bind {root} {root}"
             f" && mount -t proc proc {root}/proc && cd {root} && mkdir -p old && pivot_root . old && umount -l old"
         )
-        subprocess.run(["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script], check=True, timeout=20)
+        subprocess.run(
+            ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script], check=True, timeout=TIMEOUT
+        )
         pairs = [*command("/bin/busybox", "true"), ("CWD", "/proc/self/fd/3"), ("PRESERVE_FDS", 1)]
         driver.send("SETTINGS", pairs)
         with pytest.raises(Failed, match="outside of container mount namespace root"):
@@ -227,7 +230,7 @@ class TestProcfs:
             " && for self in thread-self self; do touch /proc/$self/attr/exec /proc/$self/attr/apparmor/exec; done"
         )
         enter = ["nsenter", f"--mount=/proc/{driver.pid}/ns/mnt", "sh", "-ec", script]
-        subprocess.run(enter, check=True, timeout=20)
+        subprocess.run(enter, check=True, timeout=TIMEOUT)
 
     @pytest.mark.parametrize("attribute", ["APPARMOR", "SELINUX"])
     def test_a_label_is_never_written_to_a_file_of_the_container(self, ready: Ready, attribute: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.nsexec import tlv
-from tests.nsexec.driver import CLONE_NEWPID, CLONE_NEWUTS, Attribute, rlimit, shell
+from tests.nsexec.driver import CLONE_NEWPID, CLONE_NEWUTS, TIMEOUT, Attribute, rlimit, shell
 
 pytestmark = [pytest.mark.needs_cc, pytest.mark.needs_root]
 
@@ -18,7 +18,7 @@ def call(binary: Path, *argv: str, data: bytes = b"") -> subprocess.CompletedPro
         [str(binary), *argv],
         input=data,
         capture_output=True,
-        timeout=20,
+        timeout=TIMEOUT,
         check=False,
         env={"ASAN_OPTIONS": "detect_leaks=0:exitcode=99"},
     )
@@ -49,7 +49,9 @@ def test_wrong_usage_exits_2(binary: Path, argv: list[str]) -> None:
 
 @pytest.mark.parametrize("value", ["", "x", "1", "-3", "99999999999999999999", "700"])
 def test_a_socket_that_is_none_is_refused(binary: Path, value: str) -> None:
-    result = subprocess.run([str(binary)], env={"CTR_INIT_SOCKET": value}, capture_output=True, timeout=20, check=False)
+    result = subprocess.run(
+        [str(binary)], env={"CTR_INIT_SOCKET": value}, capture_output=True, timeout=TIMEOUT, check=False
+    )
     assert result.returncode == 2
     assert b"CTR_INIT_SOCKET" in result.stderr
 

@@ -185,11 +185,11 @@ def run(
         finally:
             if process.poll() is None:
                 try:
-                    process.wait(0.5)
+                    process.wait(0.5 * SLOWNESS)
                 except subprocess.TimeoutExpired:
                     os.killpg(process.pid, 9)
             os.close(listener)
-            status = process.wait(10)
+            status = process.wait(10 * SLOWNESS)
         texts = []
         for file in (out, err):
             file.seek(0)

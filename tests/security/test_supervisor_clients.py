@@ -18,6 +18,7 @@ import pytest
 from ctr_common.errors import CtrError
 from ctr_common.wire import INLINE_MAX, encode
 from tests.support.bundles import Bundles
+from tests.support.slowness import SLOWNESS
 from tests.support.supervised import Client, Supervisor
 from tests.support.waiting import until
 
@@ -58,7 +59,7 @@ def clients(supervisor: Supervisor) -> int:
 
 def connect(supervisor: Supervisor) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.settimeout(30)
+    made.settimeout(30 * SLOWNESS)
     made.connect(str(supervisor.socket))
     return made
 
@@ -391,7 +392,7 @@ def test_another_user_is_not_served(supervisor: Supervisor) -> None:
             extra_groups=[],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * SLOWNESS,
             check=False,
         )
     finally:
@@ -452,7 +453,7 @@ def test_a_second_supervisor_leaves_the_first_one_alone(supervisor: Supervisor) 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * SLOWNESS,
         check=False,
     )
     assert result.returncode == 1

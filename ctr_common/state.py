@@ -36,6 +36,8 @@ LOCK_INTERVAL = 0.01
 
 # How often removing starts over when files appear meanwhile.
 REMOVE_TRIES = 10
+# How often making does, when others remove what is new.
+MAKE_TRIES = 10
 
 STATE_SIZE_MAX = 64 * 1024 * 1024
 
@@ -71,6 +73,16 @@ class StateDir:
             ContainerExists: the id is taken.
             StateError: the root can't be made or written.
         """
+        for _ in range(MAKE_TRIES - 1):
+            try:
+                self._make()
+                return
+            except ContainerNotFound:
+                # A `delete --force` took a directory without a lock for one whose creator had died.
+                continue
+        self._make()
+
+    def _make(self) -> None:
         try:
             os.makedirs(self.root, 0o700, exist_ok=True)
             os.mkdir(self.path, 0o711)
@@ -80,8 +92,11 @@ class StateDir:
             raise StateError(
                 "cannot make the state directory", path=error.filename or self.path, errno=error.errno or 0
             ) from None
-        # mkdir obeys the umask; the container's root must be able to pass through to its fifo.
-        os.chmod(self.path, 0o711)
+        try:
+            # mkdir obeys the umask; the container's root must be able to pass through to its fifo.
+            os.chmod(self.path, 0o711)
+        except FileNotFoundError:
+            raise ContainerNotFound("container does not exist") from None
         self.lock()
 
     def lock(self) -> None:
@@ -245,7 +260,7 @@ def _remove_tree(path: str) -> None:
 
 def _try_remove_tree(path: str) -> None:
     try:
-        entries = list(os.scandir(path))
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name == LOCK_FILE)
     except FileNotFoundError:
         return
     except OSError as error:

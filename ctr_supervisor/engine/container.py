@@ -1,7 +1,9 @@
 """An existing container: its state read back, its status derived from the kernel."""
 
+import errno
+
 from ctr_common import fastjson
-from ctr_common.errors import CtrError, StateError
+from ctr_common.errors import ContainerNotFound, CtrError, StateError
 from ctr_common.spec.validate import validate_id
 from ctr_common.state import CONFIG_FILE, StateDir
 from ctr_supervisor.cgroups import manager as cgroups
@@ -70,6 +72,8 @@ class Container:
         if self._config is None:
             try:
                 config: Config = fastjson.loads(self.directory.read(CONFIG_FILE))
+            except StateError as error:
+                raise gone(error) from None
             except ValueError as error:
                 raise StateError(f"{self.directory.file(CONFIG_FILE)}: {error}") from None
             self._config = config
@@ -88,7 +92,10 @@ class Container:
 
     def refresh(self) -> None:
         """Reads state.json again, after the lock was taken or another process may have written it."""
-        self.state = self.directory.load()
+        try:
+            self.state = self.directory.load()
+        except StateError as error:
+            raise gone(error) from None
 
     def is_alive(self) -> bool:
         """Whether the init process runs."""
@@ -133,6 +140,11 @@ class Container:
         return state
 
 
+def gone(error: StateError) -> CtrError:
+    """What it means that a file of the state is not there: the container is about to go, or has not come yet."""
+    return ContainerNotFound("container does not exist") if error.errno == errno.ENOENT else error
+
+
 def load(runtime: Runtime, container_id: str) -> Container:
     """The container of that id.
 
@@ -142,5 +154,6 @@ def load(runtime: Runtime, container_id: str) -> Container:
         StateError: its state is unreadable.
     """
     validate_id(container_id)
-    directory = StateDir(runtime.root, container_id)
-    return Container(runtime, directory, directory.load())
+    found = Container(runtime, StateDir(runtime.root, container_id), {})
+    found.refresh()
+    return found

@@ -31,10 +31,10 @@ def delete(runtime: Runtime, container_id: str, force: bool = False) -> None:
     try:
         try:
             container = containers.Container(runtime, directory, directory.load())
-        except StateError:
+        except StateError as error:
             # A creator that was killed before its first word in state.json, or a torn file: the id is to be freed.
             if not force and directory.is_locked():
-                raise
+                raise containers.gone(error) from None
             container = containers.Container(runtime, directory, {})
         status = container.status()
         if status == containers.CREATING and not force:

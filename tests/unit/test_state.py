@@ -139,3 +139,37 @@ def test_removing_gets_rid_of_what_appears_meanwhile(
     monkeypatch.setattr(os, "rmdir", write_before)
     directory.remove()
     assert not directory.exists()
+
+
+def test_a_directory_that_vanishes_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`delete --force` takes one without a lock for what a dead creator left."""
+    chmod, removals = os.chmod, iter([True, True])
+
+    def removing(path: str, mode: int) -> None:
+        if next(removals, False):
+            os.rmdir(path)
+        chmod(path, mode)
+
+    monkeypatch.setattr(os, "chmod", removing)
+    made = state.StateDir(str(tmp_path / "root"), "one")
+    made.make()
+    assert os.listdir(made.path) == ["lock"]
+    made.unlock()
+
+
+def test_the_lock_is_removed_last(directory: state.StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "state.json", "z"):
+        directory.write(name, b"")
+    removed: list[str] = []
+    unlink = os.unlink
+
+    def noting(path: str) -> None:
+        removed.append(os.path.basename(path))
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", noting)
+    directory.remove()
+    assert removed[-1] == "lock"
+    assert len(removed) == 4

@@ -10,7 +10,19 @@ from typing import Any
 from ctr_common import folders
 from ctr_common.errors import CriuError, CtrError, UsageError
 from ctr_common.fd import Fd
-from ctr_criu_bridge import checkpoint, features, hints, log_errors, options, restore, server, swrk, version, work
+from ctr_criu_bridge import (
+    checkpoint,
+    features,
+    hints,
+    log_errors,
+    mounts,
+    options,
+    restore,
+    server,
+    swrk,
+    version,
+    work,
+)
 
 WIDTH = 80
 TEXT, JSON = "text", "json"
@@ -186,6 +198,8 @@ def run_check(given: argparse.Namespace) -> None:
 
 def run_dump(given: argparse.Namespace) -> None:
     """`dump` and `pre-dump`."""
+    if not mounts.shared_with(given.pid):
+        mounts.apart_if_possible()
     places, owned = open_folders(given)
     try:
         outcome = checkpoint.dump(given.criu, wishes(given), places, pre_dump=given.verb == "pre-dump")
@@ -197,6 +211,8 @@ def run_dump(given: argparse.Namespace) -> None:
 
 def run_restore(given: argparse.Namespace) -> None:
     """`restore`."""
+    if mounts.saved_in(given.images_dir):
+        mounts.apart_if_possible()
     places, owned = open_folders(given)
     try:
         outcome = restore.restore(given.criu, wishes(given), places, sibling=True)

@@ -14,22 +14,9 @@ import _signal  # type: ignore[import-not-found]  # builtin; `signal` takes 5 ms
 import os
 
 from ctr_common.errors import CtrError, ProtocolError
-from ctr_common.fd import Fd
-from ctr_common.folders import UNAVAILABLE
 from ctr_common.kernel import _kernel
-from ctr_common.kernel.constants import (
-    AT_EMPTY_PATH,
-    AT_FDCWD,
-    CLONE_NEWNS,
-    MOUNT_ATTR_NOSYMFOLLOW,
-    MOVE_MOUNT_F_EMPTY_PATH,
-    MS_BIND,
-    MS_REC,
-    MS_SLAVE,
-    OPEN_TREE_CLONE,
-)
 from ctr_common.wire import Packet, Wire
-from ctr_criu_bridge import checkpoint, features, restore, version, work
+from ctr_criu_bridge import checkpoint, features, mounts, restore, version, work
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,6 +96,7 @@ class Server:
         them as they were.
         """
         os.setpgid(0, 0)
+        mounts.apart_if_possible()
         status = self.request.fd("status") if "status" in self.request.fd_names else -1
         return checkpoint.dump(
             self.criu,
@@ -121,12 +109,13 @@ class Server:
         )
 
     def restore(self) -> work.Outcome:
-        """Restore, from a mount namespace that ends with this process: no mount of it can stay on the host."""
-        bind_root(self.request.get("rootfs", str, ""), self.request.get("root", str, ""))
+        """Restore."""
+        mounts.apart()
+        mounts.bind_root(self.request.get("rootfs", str, ""), self.request.get("root", str, ""))
         wishes = self.wishes()
         wishes["root"] = self.request.get("root", str, "")
         places = self.folders()
-        with cover_without_symlinks(self.request.get("work_dir", str, ""), places.work) as covered:
+        with mounts.cover_without_symlinks(self.request.get("work_dir", str, ""), places.work) as covered:
             places.work = covered.fileno()
             return restore.restore(
                 self.criu,
@@ -162,57 +151,6 @@ class Server:
         """
         self.wire.send("notify", {MASTER: fds[0]} if fds else None, script=script, pid=pid)
         self.wire.expect("go-on").close()
-
-
-def bind_root(rootfs: str, root: str) -> None:
-    """Makes a mount of the root file system, as CRIU needs one, in a mount namespace of this process's own.
-
-    Its parent must not be covered by another mount, so it is not made over the root file system itself.
-
-    Args:
-        rootfs: the root file system.
-        root: an existing directory.
-
-    Raises:
-        CtrError: it can't be mounted.
-    """
-    try:
-        _kernel.unshare(CLONE_NEWNS)
-        # What the host mounts must go on to reach a container whose mounts are slaves; nothing goes the other way.
-        _kernel.mount(None, "/", None, MS_SLAVE | MS_REC, None)
-        _kernel.mount(rootfs, root, None, MS_BIND | MS_REC, None)
-    except OSError as error:
-        raise CtrError.from_os_error(error, step="binding the root file system for criu", path=rootfs) from None
-
-
-def cover_without_symlinks(path: str, folder: int) -> Fd:
-    """The work folder as a mount that follows no symlink, over itself, in this process's mount namespace.
-
-    CRIU mounts things in it, and so it has to be a mount that is attached.
-
-    Args:
-        path: of the folder.
-        folder: fd of it, which stays the caller's.
-
-    Returns:
-        an fd of the folder in the new mount; where the kernel has no such mounts, of the folder as it is.
-
-    Raises:
-        CtrError: the path leads to another folder than the fd.
-    """
-    try:
-        with Fd(_kernel.open_tree(AT_FDCWD, path, OPEN_TREE_CLONE)) as tree:
-            _kernel.mount_setattr(tree.fileno(), "", AT_EMPTY_PATH, MOUNT_ATTR_NOSYMFOLLOW)
-            _kernel.move_mount(tree.fileno(), "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
-        covered = Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno in UNAVAILABLE:
-            return Fd(os.dup(folder))
-        raise CtrError.from_os_error(error, step="opening the work folder", path=path) from None
-    if not os.path.samestat(os.fstat(covered.fileno()), os.fstat(folder)):
-        covered.close()
-        raise CtrError("the work folder was replaced", path=path)
-    return covered
 
 
 def inherited_socket() -> int | None:

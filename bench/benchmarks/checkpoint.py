@@ -117,7 +117,7 @@ def save_by_criu(criu: str, pid: int, images: Images) -> Callable[[], float]:
 
     def once() -> float:
         path = images.fresh()
-        flags = ("--leave-running", "-v2", "-o", "log", "--external", "mnt[]")
+        flags = ("--leave-running", "-v4", "-o", "log", "--external", "mnt[]")
         return Command([criu, "dump", "-t", str(pid), "-D", path, *flags, *COMMON])()
 
     return once
@@ -141,7 +141,7 @@ def restore_by_criu(criu: str, root: Path, images: Images) -> Callable[[], float
     def once() -> float:
         pid_file = images.path / "pid"
         pid_file.unlink(missing_ok=True)
-        flags = ("--restore-detached", "-v2", "-o", "log", "--external", "mnt[]", "--root", root, "--pidfile", pid_file)
+        flags = ("--restore-detached", "-v4", "-o", "log", "--external", "mnt[]", "--root", root, "--pidfile", pid_file)
         taken = Command([criu, "restore", "-D", images.path, *flags, *COMMON])()
         subprocess.run(["kill", "-9", pid_file.read_text()], check=True)
         return taken

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ctr_common.spec.types import Config
 
 ROOT_DIRECTORY = "criu-root"
+SIGKILL = 9
 # Names under which external namespaces stand in the images, as runc has them.
 NAMESPACE_KEYS = {"net": "extRootNetNS", "pid": "extRootPidNS"}
 
@@ -244,6 +245,8 @@ class Restoration(create.Creation, criu.Listener):
             self.run_runtime_hooks()
         elif script == "post-restore":
             self.record_restored(pid)
+        elif script == "pre-resume" and self.criu_flags.lsm_profile:
+            self.check_profile()
         elif script == "orphan-pts-master":
             self.take_console(master.take())
         elif script == "network-unlock" and self.options.networks:
@@ -251,6 +254,24 @@ class Restoration(create.Creation, criu.Listener):
 
             self.container.state["networks"] = networks.attach(self.options.networks)
             self.container.directory.save(self.container.state)
+
+    def check_profile(self) -> None:
+        """Makes sure of --lsm-profile while the processes are still held; CRIU lets them go in any case from here on.
+
+        Raises:
+            CriuError: one is under another profile; they are ended.
+        """
+        from ctr_supervisor.engine import criu_lsm
+
+        assert self.launched is not None
+        try:
+            criu_lsm.check(self.criu_flags.lsm_profile, self.launched.pid)
+        except BaseException:
+            try:
+                _kernel.pidfd_send_signal(self.launched.pidfd.fileno(), SIGKILL)
+            except ProcessLookupError:
+                pass
+            raise
 
     def record_restored(self, pid: int) -> None:
         """Writes down the process; done once, from the first notification that tells its pid."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,11 @@ def inside(
     return Inside(ctrun, runc, Bundles(directory, probing_rootfs), new_container_id)
 
 
-@pytest.fixture
-def apparmor_profile(directory: Path) -> Iterator[str]:
-    """Name of a loaded AppArmor profile that allows nearly everything."""
-    name = f"ctrtest-{os.getpid()}"
-    file = directory / "profile"
+@contextmanager
+def loaded_profile(directory: Path, suffix: str = "") -> Iterator[str]:
+    """An AppArmor profile that allows nearly everything, in the kernel for as long as it is needed."""
+    name = f"ctrtest-{os.getpid()}{suffix}"
+    file = directory / f"profile{suffix}"
     file.write_text(
         f"profile {name} flags=(attach_disconnected,mediate_deleted) {{\n"
         "  capability,\n  network,\n  file,\n  signal,\n  unix,\n  deny /etc/group r,\n}\n"
@@ -54,3 +55,17 @@ def apparmor_profile(directory: Path) -> Iterator[str]:
     run("apparmor_parser", "--replace", file).ok()
     yield name
     run("apparmor_parser", "--remove", file).ok()
+
+
+@pytest.fixture
+def apparmor_profile(directory: Path) -> Iterator[str]:
+    """Name of a loaded AppArmor profile that allows nearly everything."""
+    with loaded_profile(directory) as name:
+        yield name
+
+
+@pytest.fixture
+def apparmor_other_profile(directory: Path) -> Iterator[str]:
+    """Name of another one."""
+    with loaded_profile(directory, "-other") as name:
+        yield name

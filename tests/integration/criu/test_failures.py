@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -97,6 +98,32 @@ def test_a_criu_that_is_killed_while_it_dumps_leaves_the_container_running(box: 
     box.restore().ok()
     box.counts()
     box.end()
+
+
+@pytest.mark.needs_command("strace")
+@pytest.mark.parametrize("verb", ["checkpoint", "restore"])
+def test_a_criu_that_is_killed_leaves_none_of_its_mounts(box: Restorable, verb: str) -> None:
+    box.count().counts()
+    real = box.criu
+    if verb == "restore":
+        box.checkpoint().ok()
+    trace = box.directory / "trace"
+    kill = f"strace -o {trace} -e trace=umount2 -e inject=umount2:signal=KILL:when=1"
+    box.criu = list(
+        map(str, fake(box.directory, f'test "$1" = swrk && exec {kill} {real[1]} "$@"; exec {real[1]} "$@"'))
+    )
+    result = getattr(box, verb)()
+    assert result.code == 1
+    assert "criu was killed by signal 9" in result.err
+    mounted = re.search(r'^umount2\("([^"]+)"', trace.read_text(), re.MULTILINE)
+    assert mounted is not None
+    assert mounted[1] not in Path("/proc/self/mountinfo").read_text()
+    Path(mounted[1]).rmdir()
+    if verb == "checkpoint":
+        box.counts()
+        box.end()
+    else:
+        assert box.status == ""
 
 
 def test_a_runtime_that_is_killed_while_criu_dumps_leaves_a_container_that_can_be_used(

@@ -62,6 +62,50 @@ def test_criu_refuses_a_profile_of_a_security_module_that_is_not_there(box: Rest
     assert "apparmor LSM specified but apparmor not supported by kernel" in result.err
 
 
+def confined_by(profile: str) -> Callable[[Config], None]:
+    """A configuration with an AppArmor profile."""
+
+    def change(config: Config) -> None:
+        config["process"]["apparmorProfile"] = profile
+
+    return change
+
+
+@covers("restore --lsm-profile")
+@pytest.mark.needs_apparmor
+def test_a_profile_of_the_security_module_is_put_in_place_of_the_dumped_one(
+    box: Restorable, apparmor_profile: str, apparmor_other_profile: str
+) -> None:
+    box.count(confined_by(apparmor_profile)).counts()
+    box.checkpoint().ok()
+    box.restore("--lsm-profile", f"apparmor:{apparmor_other_profile}").ok()
+    assert Path(f"/proc/{box.pid}/attr/current").read_text().startswith(f"{apparmor_other_profile} (")
+    box.counts()
+    box.end()
+
+
+@pytest.mark.needs_apparmor
+def test_a_container_is_restored_under_the_profile_that_it_had(box: Restorable, apparmor_profile: str) -> None:
+    box.count(confined_by(apparmor_profile)).counts()
+    box.checkpoint().ok()
+    box.restore().ok()
+    assert Path(f"/proc/{box.pid}/attr/current").read_text().startswith(f"{apparmor_profile} (")
+    box.end()
+
+
+@covers("restore --lsm-profile")
+@pytest.mark.needs_apparmor
+def test_a_container_that_was_unconfined_does_not_go_on_without_the_profile_that_was_asked_for(
+    box: Restorable, apparmor_profile: str
+) -> None:
+    box.count().counts()
+    box.checkpoint().ok()
+    result = box.restore("--lsm-profile", f"apparmor:{apparmor_profile}")
+    assert result.code == 1
+    assert f"is under the apparmor profile unconfined, not {apparmor_profile}" in result.err
+    assert box.status == ""
+
+
 @covers("restore --lsm-mount-context")
 def test_a_mount_context_is_told_to_criu(box: Restorable) -> None:
     box.count().counts()

@@ -20,7 +20,11 @@ class User:
     def __init__(self, name: str, home: Path) -> None:
         self.name = name
         self.home = home
-        run("useradd", "--create-home", "--home-dir", home, "--shell", "/bin/sh", name).ok()
+        # Not the next free one: in a chroot that has a list of users of its own it would be that of somebody outside,
+        # and the processes of both would be killed in the end.
+        taken = {entry.pw_uid for entry in pwd.getpwall()}
+        uid = next(uid for uid in range(20000 + os.getpid() % 35000, 60000) if uid not in taken)
+        run("useradd", "--uid", str(uid), "--create-home", "--home-dir", home, "--shell", "/bin/sh", name).ok()
         entry = pwd.getpwnam(name)
         self.uid, self.gid = entry.pw_uid, entry.pw_gid
         if not any(line.startswith(f"{name}:") for line in Path("/etc/subuid").read_text().splitlines()):

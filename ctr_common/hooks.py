@@ -55,7 +55,7 @@ def run_all_ignoring_failures(hooks: "Sequence[Hook]", state: "dict[str, Any]", 
 def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
     path = hook["path"]
     place = f".hooks.{stage}[{index}]"
-    step = f"running {stage} hook #{index}"
+    step = f"error running {stage} hook #{index}"
     timeout = hook.get("timeout")
     deadline = None if timeout is None else time.monotonic() + timeout
     stdin = _kernel.memfd_sealed("hook-state", state)

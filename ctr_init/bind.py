@@ -70,7 +70,7 @@ def early_pieces(plan: "SetupPlan") -> "list[Piece]":
     return [
         Piece(f"{request.source}{', idmapped' if request.is_idmapped else ''}", request.json_path, request)
         for request in requests.of_plan(plan)
-        if request.is_bind and (everything or request.is_idmapped)
+        if request.is_bind and (everything or request.is_idmapped) and not request.shows_an_earlier_mount(plan.rootfs)
     ]
 
 

@@ -59,9 +59,13 @@ class MountRequest:
             source = f"{plan.bundle}/{source}"
         if not options.flags & (MS_BIND | MS_REMOUNT):
             options.read_only_from_the_top()
+        destination = resolve.clean(entry["destination"])
+        if destination.startswith(f"{plan.rootfs}/"):
+            # As runc has it: the same place, told as a path of the host.
+            destination = destination[len(plan.rootfs) :]
         return cls(
             index,
-            resolve.clean(entry["destination"]),
+            destination,
             fstype,
             source,
             options,
@@ -79,6 +83,10 @@ class MountRequest:
     def is_idmapped(self) -> bool:
         """Whether the mount translates ids."""
         return bool(self.options.idmap or self.uid_mappings or self.gid_mappings)
+
+    def shows_an_earlier_mount(self, rootfs: str) -> bool:
+        """Whether the source is in the container's own tree, where an entry before this one may have mounted it."""
+        return self.is_bind and self.source.startswith(f"{rootfs}/")
 
     @property
     def json_path(self) -> str:

@@ -43,7 +43,7 @@ int main(int argc, char **argv)
     (void)argc;
     options_take(&options, argv);
     const char *socket_path = options_socket(&options);
-    if (socket_path && supervised(&options, socket_path, argv, &status))
+    if (socket_path && !options_name_own_files(argv) && supervised(&options, socket_path, argv, &status))
         return status;
     return direct_execute(&options, argv);
 }

@@ -76,6 +76,17 @@ void options_take(struct options *options, char **argv)
     }
 }
 
+bool options_name_own_files(char *const *argv)
+{
+    static const char *const places[] = {"/dev/fd/", "/dev/std", "/proc/self/", "/proc/thread-self/"};
+
+    for (; *argv; argv++)
+        for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++)
+            if (strstr(*argv, places[i]))
+                return true;
+    return false;
+}
+
 /* As in_initial_user_namespace of ctr_supervisor/engine/runtime.py. */
 static bool in_initial_user_namespace(void)
 {

@@ -23,4 +23,7 @@ void options_take(struct options *options, char **argv);
  */
 const char *options_socket(const struct options *options);
 
+/* Whether an argument is a path that means another file in another process, such as that of a shell's `<(...)`. */
+bool options_name_own_files(char *const *argv);
+
 #endif

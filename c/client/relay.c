@@ -15,8 +15,7 @@ static void make_raw(struct relay *relay)
         return;
     struct termios raw = relay->before;
     raw.c_iflag &= ~(tcflag_t)(IGNBRK | BRKINT | PARMRK | ISTRIP | INLCR | IGNCR | ICRNL | IXON);
-    /* output processing stays off too: the container's pty has done it already */
-    raw.c_oflag &= ~(tcflag_t)OPOST;
+    /* output processing stays on: it makes the ends of lines, which the container's pty leaves alone */
     raw.c_cflag = (raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
     raw.c_lflag &= ~(tcflag_t)(ECHO | ECHONL | ICANON | ISIG | IEXTEN);
     raw.c_cc[VMIN] = 1;

@@ -1,5 +1,6 @@
 #include "limits.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/personality.h>
 #include <unistd.h>
@@ -36,7 +37,10 @@ void set_scheduler(const struct settings *settings)
     if (size > settings->scheduler.size)
         fail(.kind = "ProtocolError", .step = "set scheduler", .message = "SCHEDULER of a wrong size");
     if (syscall(SYS_sched_setattr, 0, settings->scheduler.data, 0) < 0)
-        fail(.step = "set scheduler", .syscall = "sched_setattr", .number = errno, .json_path = ".process.scheduler");
+        fail(.step = "set scheduler", .syscall = "sched_setattr", .number = errno, .json_path = ".process.scheduler",
+             .hint = errno == EPERM
+                         ? "a right is missing; or the cgroup has not all CPUs, which SCHED_DEADLINE asks for"
+                         : NULL);
 }
 
 void set_io_priority(const struct settings *settings)
@@ -84,6 +88,19 @@ void set_rlimits(const struct settings *settings)
                                         (unsigned long long)setting->hard),
                  .hint = errno == EPERM ? "raising a hard limit needs CAP_SYS_RESOURCE" : NULL);
     }
+}
+
+/*
+ * What the caller was bound to is not meant for the container. The kernel cuts the mask to the cgroup's CPUs; since 6.2
+ * (commit da019032819a) entering the cgroup alone does not widen it any more.
+ */
+void reset_affinity(void)
+{
+    uint8_t all[1024];
+
+    memset(all, 0xff, sizeof(all));
+    if (syscall(SYS_sched_setaffinity, 0, sizeof(all), all) < 0)
+        log_line("ignoring: reset CPU affinity: %s", strerror(errno));
 }
 
 void set_affinity(const struct cpu_mask *mask)

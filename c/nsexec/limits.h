@@ -10,6 +10,7 @@ void set_scheduler(const struct settings *settings);
 void set_io_priority(const struct settings *settings);
 void set_memory_policy(const struct settings *settings);
 void set_rlimits(const struct settings *settings);
+void reset_affinity(void);
 void set_affinity(const struct cpu_mask *mask);
 
 #endif

@@ -94,6 +94,8 @@ static void wait_for_go(const struct context *context)
         enter_cgroup(context, tasks);
     }
     message_release(&message);
+    if (!context->bootstrap.initial_affinity.size)
+        reset_affinity();
     log_step("enter cgroups");
 }
 
@@ -422,6 +424,7 @@ static int wait_for_start(const struct context *context, struct settings *settin
 {
     if (settings->fifo < 0)
         return -1;
+    signals_end_the_wait();
     for (;;) {
         auto_free char *name = format_text("%d", settings->fifo);
         int fifo = context->own_fds >= 0 ? openat(context->own_fds, name, O_WRONLY | O_CLOEXEC)

@@ -23,6 +23,19 @@ void signals_reset(void)
     (void)syscall(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, sizeof(uint64_t));
 }
 
+static void end(int number)
+{
+    _exit(128 + number);
+}
+
+void signals_end_the_wait(void)
+{
+    static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+        signal(ending[i], end);
+}
+
 void signals_prepare(void)
 {
     signal(SIGPIPE, SIG_IGN);

@@ -1,5 +1,6 @@
 #include "subprocess.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -163,7 +164,10 @@ void subprocess_run(const struct command *command, struct outcome *outcome)
 
 char *wait_status_text(int status)
 {
-    if (WIFSIGNALED(status))
-        return format_text("signal: %s", strsignal(WTERMSIG(status)));
+    if (WIFSIGNALED(status)) {
+        char *text = format_text("signal: %s", strsignal(WTERMSIG(status)));
+        text[sizeof("signal: ") - 1] = (char)tolower(text[sizeof("signal: ") - 1]);
+        return text;
+    }
     return format_text("exit status %d", WEXITSTATUS(status));
 }

@@ -33,7 +33,6 @@ def default_config(rootless: bool = False) -> "Config":
                 "bounding": list(capabilities),
                 "effective": list(capabilities),
                 "permitted": list(capabilities),
-                "ambient": list(capabilities),
             },
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,

@@ -72,27 +72,31 @@ def load_process(path: str) -> "Process":
         ConfigError: as `load_config`; JSON paths start at the process (`.args[0]`).
     """
     try:
-        data = read_file(path)
+        data = read_file(path, or_pipe=True)
     except OSError as error:
         raise ConfigError(f"open {path}", errno=error.errno or 0) from error
     process: Process = parse(data, schema.PROCESS, path)
     return process
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, or_pipe: bool = False) -> bytes:
     """The contents of a regular file of at most SIZE_LIMIT bytes.
+
+    Args:
+        path: the file.
+        or_pipe: whoever names a pipe (a shell's `<(...)`, /dev/stdin) means to wait for what comes out of it.
 
     Raises:
         OSError: it cannot be read.
         ConfigError: it is no regular file, or too large.
     """
     # O_NONBLOCK: a fifo in its place must not hold us.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if or_pipe else os.O_NONBLOCK))
     try:
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
             raise ConfigError(f"read {path}: is a directory")
-        if not stat.S_ISREG(status.st_mode):
+        if not (stat.S_ISREG(status.st_mode) or (or_pipe and stat.S_ISFIFO(status.st_mode))):
             raise ConfigError(f"{path}: not a regular file")
         chunks = []
         left = SIZE_LIMIT + 1
@@ -162,10 +166,11 @@ def _check_object(
     problems: "Problems",
 ) -> None:
     known = node[1]
-    nulls = None
+    nulls = strange = None
     for key, item in value.items():
         of = known.get(key)
         if of is None:
+            strange = True
             continue
         if item is None:
             nulls = [*nulls, key] if nulls else [key]
@@ -176,9 +181,28 @@ def _check_object(
             check(of, item, (place, key), problems)
     for key in nulls or ():
         del value[key]
+    if strange:
+        _check_names(known, value, place, problems)
     for key in node[2]:
         if key not in value:
             problems.add(render((place, key)), "is missing")
+
+
+def _check_names(
+    known: "dict[str, schema.Node]", value: "dict[str, Any]", place: "Place", problems: "Problems"
+) -> None:
+    """Takes a property whose name has letters of another case for the one that is meant, if that is not there itself.
+
+    Go reads JSON in this way, so there are configurations like that, and `nonewprivileges` is not to be overlooked.
+    """
+    meant = {name.lower(): name for name in known}
+    for key in [key for key in value if key not in known]:
+        name = meant.get(key.lower())
+        if name is not None and name not in value:
+            item = value.pop(key)
+            if item is not None:
+                check(known[name], item, (place, key), problems)
+                value[name] = item
 
 
 def _check_array(of: "Any", value: "Any", place: "Place", problems: "Problems") -> None:

@@ -93,6 +93,15 @@ def _check_capabilities(process: "Process", where: str, warnings: "list[str]") -
     unknown = capabilities.unknown(name for key in capabilities.SETS for name in sets.get(key) or ())
     if unknown:
         warnings.append(f"{where}.capabilities: ignoring unknown or unavailable capabilities: {' '.join(unknown)}")
+    ambient = sets.get("ambient")
+    if ambient:
+        # capabilities(7), and runc's words; the process goes on without them.
+        possible = {*(sets.get("permitted") or ())} & {*(sets.get("inheritable") or ())}
+        warnings += [
+            f"can't raise ambient capability {name}: operation not permitted"
+            for name in dict.fromkeys(ambient)
+            if name not in possible and name not in unknown
+        ]
 
 
 def _check_rlimits(process: "Process", where: str, problems: "Problems") -> None:

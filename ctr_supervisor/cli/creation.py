@@ -87,4 +87,5 @@ def prepare(
         detach=detach,
         listen_fds=listen_fds(),
     )
+    options.relayed = not detach
     return surroundings.runtime(rootless), bundle, options

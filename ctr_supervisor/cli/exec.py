@@ -84,6 +84,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
         ignore_paused=arguments.boolean("ignore-paused"),
         cgroup=arguments.strings("cgroup"),
     )
+    options.relayed = not options.detach
     return engine.exec_process(found, process, options)
 
 

@@ -82,6 +82,7 @@ def run(surroundings: "Surroundings", arguments: "Arguments") -> int:
         no_pivot=arguments.boolean("no-pivot"),
         detach=detach,
     )
+    options.relayed = not detach
     bundle = creation.enter_bundle(arguments.string("bundle"))
 
     from ctr_supervisor.engine import criu, restore

@@ -368,15 +368,24 @@ class Creation:
                 from ctr_supervisor.engine.seccomp import compile_filter
 
                 attributes += settings.seccomp_attributes(compile_filter(seccomp, cache_dir=self.runtime.seccomp_cache))
-        hook_list = (self.config.get("hooks") or {}).get("startContainer") or []
-        if hook_list:
-            state = fastjson.dumps(self.container.oci_state(containers.CREATED, pid=1)).encode()
-            attributes += settings.hook_attributes(hook_list, state)
         return attributes
+
+    def hook_settings(self, process: "Attributes") -> "Attributes":
+        """The startContainer hooks.
+
+        Args:
+            process: all that the process itself is told.
+        """
+        hook_list = (self.config.get("hooks") or {}).get("startContainer") or []
+        if not hook_list:
+            return []
+        state = fastjson.dumps(self.container.oci_state(containers.CREATED, pid=1)).encode()
+        return settings.hook_attributes(hook_list, state, process)
 
     def set_up_process(self, launched: launch.Launched, home: "str | None") -> None:
         """Hands over everything that the process does to itself."""
         attributes = [*self.settings, *settings.home_attributes(self.process, home)]
+        attributes += self.hook_settings(attributes)
         with Fd(os.open(self.container.directory.file(FIFO_FILE), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)) as fifo:
             fds = [fifo.fileno()]
             attributes.append((_kernel.ATTR_FIFO_FD, u32(0)))

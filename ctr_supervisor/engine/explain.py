@@ -70,6 +70,7 @@ def explain(runtime: Runtime, bundle: str, options: CreateOptions) -> "Steps":
     steps.append(_step(PROCESS, "enter the new root of the mount namespace", ""))
     steps.append(_step(PROCESS, "close all other fds", ""))
     told = [*creation.process_settings(), *settings.home_attributes(config["process"], None)]
+    told += creation.hook_settings(told)
     steps += _told(PROCESS, told, SETTINGS)
     if config["process"].get("terminal"):
         steps.append(_step(PROCESS, "make the terminal its controlling terminal and stdio", "", ".process.terminal"))

@@ -35,11 +35,16 @@ def kill(runtime: Runtime, container_id: str, signal: int, all: bool = False) ->
 def send(container: containers.Container, signal: int) -> None:
     """Sends a signal to the init process through its pidfd, so never to a process that inherited its pid.
 
+    SIGKILL ends what the init process left behind, too, where no pid namespace ended with it.
+
     Raises:
-        WrongState: it has ended.
+        WrongState: it has ended, and so have all others that the signal is for.
     """
     pidfd = container.open_pidfd()
     if pidfd is None:
+        if signal == SIGKILL and not has_own_pid_namespace(container) and container.cgroups.pids():
+            container.cgroups.kill(SIGKILL)
+            return
         raise WrongState("container not running")
     # Before the signal: whoever attends the container may have deleted it the moment after.
     others_live_on = signal == SIGKILL and not has_own_pid_namespace(container)

@@ -19,9 +19,12 @@ class ProcessOptions:
         pidfd_socket: unix socket that gets the pidfd.
         detach: nobody stays in the foreground for it.
         preserve_fds: how many fds from 3 on the process inherits.
+
+    Attributes:
+        relayed: a terminal's output is copied to the caller's stdout as it is; the command line sets it.
     """
 
-    __slots__ = ("console_socket", "detach", "pid_file", "pidfd_socket", "preserve_fds")
+    __slots__ = ("console_socket", "detach", "pid_file", "pidfd_socket", "preserve_fds", "relayed")
 
     def __init__(
         self,
@@ -36,6 +39,7 @@ class ProcessOptions:
         self.pidfd_socket = pidfd_socket
         self.detach = detach
         self.preserve_fds = preserve_fds
+        self.relayed = False
 
 
 class CreateOptions(ProcessOptions):

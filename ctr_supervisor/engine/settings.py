@@ -215,12 +215,13 @@ def seccomp_attributes(compiled: "CompiledFilter | None") -> "Attributes":
     ]
 
 
-def hook_attributes(hooks: "list[Hook]", state: bytes) -> "Attributes":
+def hook_attributes(hooks: "list[Hook]", state: bytes, default: "Attributes") -> "Attributes":
     """startContainer hooks, which the container process runs itself.
 
     Args:
         hooks: entries of `.hooks.startContainer`.
         state: OCI state for their stdin, as JSON.
+        default: of the process; its environment is that of a hook that has none of its own, as under runc.
     """
     if not hooks:
         return []
@@ -228,7 +229,9 @@ def hook_attributes(hooks: "list[Hook]", state: bytes) -> "Attributes":
     for hook in hooks:
         parts: Attributes = [(_kernel.ATTR_HOOK_PATH, text(hook["path"]))]
         parts += [(_kernel.ATTR_HOOK_ARG, text(argument)) for argument in hook.get("args") or [hook["path"]]]
-        parts += [(_kernel.ATTR_HOOK_ENV, text(entry)) for entry in hook.get("env") or ()]
+        given = [text(entry) for entry in hook.get("env") or ()]
+        inherited = [value for number, value in default if number == _kernel.ATTR_ENV]
+        parts += [(_kernel.ATTR_HOOK_ENV, value) for value in given or inherited]
         if hook.get("timeout") is not None:
             parts.append((_kernel.ATTR_HOOK_TIMEOUT, u32(hook["timeout"])))
         attributes.append((_kernel.ATTR_HOOK, nest(parts)))

@@ -55,6 +55,15 @@ def copy_window_size(source: int, target: int) -> None:
         pass
 
 
+def leave_line_ends(master: int) -> None:
+    """Has a pty add no carriage returns: the user's terminal does, and a pipe or file in its place gets plain lines."""
+    import termios
+
+    attributes = termios.tcgetattr(master)
+    attributes[OFLAG] &= ~termios.ONLCR
+    termios.tcsetattr(master, termios.TCSANOW, attributes)
+
+
 class RawMode:
     """The user's terminal without line editing, echo and signals of its own, until `restore`.
 
@@ -84,8 +93,7 @@ class RawMode:
             | termios.ICRNL
             | termios.IXON
         )
-        # Output processing stays off too: the container's pty has done it already.
-        raw[OFLAG] &= ~termios.OPOST
+        # Output processing stays on: it makes the ends of lines, which the container's pty leaves alone.
         raw[CFLAG] = raw[CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         raw[LFLAG] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         raw[CC][termios.VMIN] = 1

@@ -17,6 +17,7 @@ import pytest
 from ctr_common.errors import ContainerNotFound, StateError
 from ctr_common.kernel import _kernel
 from ctr_common.wire import Wire
+from ctr_supervisor.process import console
 from tests.client.fake import LIMIT, Client, Supervisor, busybox, receive
 from tests.support.terminal import Terminal
 from tests.support.waiting import until
@@ -353,6 +354,7 @@ class Box:
         self.wire, _ = supervisor.serve()
         self.before = termios.tcgetattr(self.terminal.master)
         master, slave = pty.openpty()
+        console.leave_line_ends(master)  # as the engine does
         self.process = Attended(self.wire, script, console=master, slave=os.ttyname(slave), **fields)
         self.process.attend()
         self.slave = slave

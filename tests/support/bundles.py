@@ -40,7 +40,7 @@ def default_config() -> Config:
             "args": ["true"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted", "ambient")},
+            "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
             "noNewPrivileges": True,
         },
         "root": {"path": "rootfs", "readonly": True},

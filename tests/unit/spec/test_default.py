@@ -16,10 +16,14 @@ from ctr_common.spec import default, load, schema
 def test_it_is_runcs_to_the_byte_but_for_the_version(rootless: bool, tmp_path: Path) -> None:
     flags = ["--rootless"] if rootless else []
     subprocess.run(["runc", "spec", *flags, "--bundle", tmp_path], check=True, timeout=30)
-    theirs = (tmp_path / "config.json").read_text()
-    version = fastjson.loads(theirs)["ociVersion"]
+    text = (tmp_path / "config.json").read_text()
+    theirs = fastjson.loads(text)
+    # Up to runc 1.2; nothing ambient is possible while nothing is inheritable.
+    theirs["process"]["capabilities"].pop("ambient", None)
+    theirs["ociVersion"] = default.OCI_VERSION
     ours = fastjson.dumps(default.default_config(rootless), "\t", go=True)
-    assert ours == theirs.replace(f'"ociVersion": "{version}"', f'"ociVersion": "{default.OCI_VERSION}"')
+    assert ours == fastjson.dumps(theirs, "\t", go=True)
+    assert fastjson.dumps(fastjson.loads(text), "\t", go=True) == text
 
 
 @pytest.mark.parametrize("unified", [False, True])

@@ -10,6 +10,7 @@ from typing import Any
 from ctr_common import folders
 from ctr_common.errors import CriuError, CtrError, UsageError
 from ctr_common.fd import Fd
+from ctr_common.version import VERSION
 from ctr_criu_bridge import (
     checkpoint,
     features,
@@ -41,6 +42,7 @@ def formatter(prog: str) -> argparse.RawDescriptionHelpFormatter:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="ctr-criu-bridge", description=DESCRIPTION, formatter_class=formatter)
+    top.add_argument("--version", action="version", version=f"ctr-criu-bridge {VERSION}")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import CLONE_NEWCGROUP, CLONE_NEWUSER
 from ctr_common.spec import load
 from ctr_common.spec.namespaces import NAMESPACES
+from ctr_common.version import VERSION
 from ctr_init import steps, worker
 from ctr_init.plan import SetupPlan
 
@@ -27,22 +28,26 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: ctr-init-setup --dry-run [--format text|json] BUNDLE
        ctr-init-setup --pid PID [--console] [--no-pivot] BUNDLE
+       ctr-init-setup --help | --version
 
-Sets up the namespaces of a container: mounts, devices, masks, sysctls, host name, root.
+Sets up the namespaces of a container: mounts, devices, masks, sysctls, host
+name, root.
 
   --dry-run         print the steps for the bundle's config.json and do nothing
   --format FORMAT   of the step list: text (default) or json
   --pid PID         carry the steps out in the namespaces of this process
-  --console         allocate a terminal from the container's devpts and report its name
+  --console         allocate a terminal from the container's devpts, and tell
+                    its name
   --no-pivot        move the root mount instead of using pivot_root
   --help            print this
+  --version         print the version
 """
 
 
 class Arguments:
     """The parsed command line."""
 
-    __slots__ = ("bundle", "console", "dry_run", "format", "help", "no_pivot", "pid")
+    __slots__ = ("bundle", "console", "dry_run", "format", "help", "no_pivot", "pid", "version")
 
     def __init__(self) -> None:
         self.bundle = ""
@@ -52,6 +57,7 @@ class Arguments:
         self.help = False
         self.no_pivot = False
         self.pid = 0
+        self.version = False
 
 
 def parse(argv: "Sequence[str]") -> Arguments:
@@ -71,6 +77,8 @@ def parse(argv: "Sequence[str]") -> Arguments:
             value = rest.pop(0)
         if word in ("--help", "-h"):
             arguments.help = True
+        elif word in ("--version", "-v"):
+            arguments.version = True
         elif word == "--dry-run":
             arguments.dry_run = True
         elif word == "--console":
@@ -89,7 +97,7 @@ def parse(argv: "Sequence[str]") -> Arguments:
             raise UsageError(f"unexpected argument {word!r}")
         else:
             arguments.bundle = word
-    if not arguments.help and (not arguments.bundle or arguments.dry_run == bool(arguments.pid)):
+    if not (arguments.help or arguments.version) and (not arguments.bundle or arguments.dry_run == bool(arguments.pid)):
         raise UsageError("give a bundle, and either --dry-run or --pid")
     return arguments
 
@@ -202,6 +210,9 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         return 2
     if arguments.help:
         print(USAGE, end="")
+        return 0
+    if arguments.version:
+        print(f"ctr-init-setup {VERSION}")
         return 0
     try:
         bundle = os.path.abspath(arguments.bundle)

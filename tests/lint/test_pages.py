@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ctr_common.version import VERSION
 from ctr_supervisor.cli.parser import HELP
 from scripts import command_line, pages
 
@@ -147,3 +148,21 @@ def test_fish_completes(fake: Path, typed: str, wanted: set[str]):
     path = f"set PATH {fake.parent} $PATH; source '{COMPLETIONS}/ctrun.fish'; complete -C '{typed}'"
     done = run("fish", "--no-config", "-c", path, env=FISH | {"HOME": str(fake.parent)})
     assert {line.split("\t")[0] for line in done.stdout.splitlines()} == wanted, done.stderr
+
+
+PROGRAMS = ("ctrun", "ctr-init", "ctr-init-setup", "ctr-supervisor", "ctr-criu-bridge")
+HELPS = [(program,) for program in PROGRAMS] + [("ctrun", verb.name) for verb in command_line.verbs()]
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_help_fits_a_terminal_of_80_columns(words: tuple[str, ...]):
+    done = run(ROOT / "bin" / words[0], *words[1:], "--help", env={"COLUMNS": "80"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_program_tells_its_version(program: str):
+    done = run(ROOT / "bin" / program, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert VERSION in done.stdout.splitlines()[0]

@@ -1,5 +1,6 @@
 """Reads config.json and process.json and checks the types of all that the specification knows."""
 
+import marshal
 import os
 import stat
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     Place: TypeAlias = tuple["Place", "str | int"] | None
 
 CONFIG_NAME = "config.json"
+# Configurations that passed, by their text, each as marshal so that nobody gets another's object; the oldest goes.
+KEPT_MAX = 16
+KEPT_SIZE = 64 << 10  # bytes of text
+_found_right: "dict[bytes, bytes] | None" = None
+
 SIZE_LIMIT = 64 << 20  # bytes; an honest file has some tens of thousands
 
 
@@ -44,8 +50,31 @@ def load_config(bundle: str) -> "Config":
         raise ConfigError(f"JSON specification file {CONFIG_NAME} not found") from None
     except OSError as error:
         raise ConfigError(f"read {path}", errno=error.errno or 0) from error
+    if _found_right is None:
+        return parse_config(data, path)
+    kept = _found_right.get(data)
+    if kept is not None:
+        copy: Config = marshal.loads(kept)
+        return copy
+    config = parse_config(data, path)
+    if len(data) <= KEPT_SIZE:
+        if len(_found_right) == KEPT_MAX:
+            del _found_right[next(iter(_found_right))]
+        value: Any = config
+        _found_right[data] = marshal.dumps(value)
+    return config
+
+
+def parse_config(data: bytes, path: str) -> "Config":
+    """The configuration in a text; see `load_config`."""
     config: Config = parse(data, schema.CONFIG, path)
     return config
+
+
+def keep_what_is_right() -> None:
+    """Has `load_config` remember texts that passed: for a process that is given the same ones again and again."""
+    global _found_right
+    _found_right = {}
 
 
 def config_of(value: "Any") -> "Config":

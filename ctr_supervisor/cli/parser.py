@@ -153,7 +153,7 @@ def parse(arguments: "Sequence[str]", flags: "Sequence[Flag]", *, flags_first: b
         UsageError: in the words of Go's flag package.
     """
     flags = (*flags, HELP)
-    by_name = {name: flag for flag in flags for name in flag.names()}
+    by_name = _by_name(flags)
     left = list(arguments) if flags_first else _flags_to_front(arguments, by_name)
     values: dict[str, Value] = {}
     given: set[str] = set()
@@ -185,6 +185,17 @@ def parse(arguments: "Sequence[str]", flags: "Sequence[Flag]", *, flags_first: b
         if flag.short in given and flag.name in given:
             raise UsageError(f"Cannot use two forms of the same flag: {flag.short} {flag.name}")
     return Arguments(values, left[position:], flags)
+
+
+# By the flags that a command line is parsed with: few in a command, a handful in a service.
+_tables: "dict[tuple[Flag, ...], dict[str, Flag]]" = {}
+
+
+def _by_name(flags: "tuple[Flag, ...]") -> "dict[str, Flag]":
+    found = _tables.get(flags)
+    if found is None:
+        found = _tables[flags] = {name: flag for flag in flags for name in flag.names()}
+    return found
 
 
 def _flags_to_front(arguments: "Sequence[str]", by_name: "dict[str, Flag]") -> "list[str]":

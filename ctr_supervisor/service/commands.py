@@ -41,13 +41,14 @@ class Commands:
     def take(self, connection: Connection, request: Packet) -> None:
         """The message `command`; owns the packet."""
         argv = request.texts("argv")
-        reason = self.reason_to_refuse(connection.peer, request, argv)
+        verb = verb_of(argv)
+        reason = self.reason_to_refuse(connection.peer, request, argv, verb)
         if reason:
             with request:
                 connection.send("refuse", reason=reason)
             return
         self.taken += 1
-        text = shown.answer(argv, self._default_root, self._registry)
+        text = shown.answer(argv, self._default_root, self._registry) if verb in shown.VERBS else None
         if text is not None:
             with request:
                 data = text.encode("utf-8", "surrogateescape")
@@ -57,15 +58,14 @@ class Commands:
             return
         fields = {name: request.body.get(name) for name in ("argv", "env", "umask")}
         started = self._dispatch.start("command", connection, request, **fields)
-        started.ends_with_client = verb_of(argv) in END_WITH_CLIENT
+        started.ends_with_client = verb in END_WITH_CLIENT
 
-    def reason_to_refuse(self, peer: Peer, request: Packet, argv: list[str]) -> str:
+    def reason_to_refuse(self, peer: Peer, request: Packet, argv: list[str], verb: str) -> str:
         """Why a command line can't be run in the client's place; empty when it can."""
         if peer.uid != os.geteuid():
             return f"the client is uid {peer.uid}"
         if any(entry.startswith(TOLD_BY_PID) for entry in request.texts("env")):
             return "the client has a notify socket or sockets of its own"
-        verb = verb_of(argv)
         if verb in MADE_BY_CRIU:
             return f"{verb} makes a process by CRIU, which is to be the caller's child"
         if verb == "checkpoint" and any(word.lstrip("-").partition("=")[0] == STATUS_FD for word in argv):

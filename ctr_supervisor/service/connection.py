@@ -17,8 +17,6 @@ from ctr_supervisor.service.loop import HUNG_UP, READABLE, WRITABLE, Loop
 PROTOCOL_VERSION = 1
 CAPABILITIES = ["command", "containers", "events", "upgrade"]
 
-# Messages read in one round, so that a client that never stops to send does not hold up the others.
-ROUND = 16
 # Answers that wait for a client to read; one that has so many waiting is not worth more memory.
 WAITING_MAX = 1024
 
@@ -106,19 +104,17 @@ class Connection:
             self.close()
 
     def _read(self) -> None:
-        for _ in range(ROUND):
-            if self.closed or self.given:
-                return
-            try:
-                packet = self.wire.receive()
-            except ProtocolError as error:
-                if error.errno != errno.EAGAIN:
-                    self.fail(error)
-                return
-            if packet is None:
-                self.close()
-                return
-            self._handle(packet)
+        """One message: the loop comes back for the next, after others had their turn."""
+        try:
+            packet = self.wire.receive()
+        except ProtocolError as error:
+            if error.errno != errno.EAGAIN:
+                self.fail(error)
+            return
+        if packet is None:
+            self.close()
+            return
+        self._handle(packet)
 
     def _handle(self, packet: Packet) -> None:
         if self.greeted:

@@ -32,11 +32,13 @@ def prepare() -> Callable[[Packet, Wire], bool]:
     """Imports what jobs use, and makes the executable that all of them share."""
     import importlib
 
+    from ctr_common.spec import load
     from ctr_init import inside
     from ctr_supervisor.process.parent import executable
 
     for module in PRELOADED:
         importlib.import_module(module)
+    load.keep_what_is_right()
     binary = executable()
     home = inside.find_home()
 

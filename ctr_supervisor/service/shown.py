@@ -8,6 +8,7 @@ from ctr_supervisor.cli import output, parser, surroundings
 from ctr_supervisor.cli import state as state_verb
 from ctr_supervisor.service.registry import Registry
 
+VERBS = {"list", "state"}
 # Global flags that have nothing to do with what these verbs print.
 WITHOUT_EFFECT = {"root", "supervisor", "systemd-cgroup", "rootless", "criu"}
 
@@ -22,7 +23,7 @@ def answer(argv: Sequence[str], default_root: str, registry: Registry) -> str | 
     """
     try:
         given = parser.parse(argv[1:], surroundings.FLAGS)
-        if not given.rest or given.rest[0] not in ("list", "state") or not is_plain(given):
+        if not given.rest or given.rest[0] not in VERBS or not is_plain(given):
             return None
         root = given.string("root") if given.has("root") else default_root
         if root != registry.root:

@@ -267,6 +267,12 @@ def _try_remove_tree(path: str) -> None:
         raise CtrError.from_os_error(error, step="removing state", path=path) from None
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
+            # What somebody mounted here, such as a root file system to restore, is not ours to empty.
+            from ctr_common.kernel import _kernel
+            from ctr_common.kernel.constants import AT_FDCWD
+
+            if _kernel.is_mount_root(AT_FDCWD, entry.path):
+                raise StateError("cannot remove what is mounted there", path=entry.path, hint="unmount it first")
             _remove_tree(entry.path)
             continue
         try:

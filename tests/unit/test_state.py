@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
@@ -110,6 +111,25 @@ def test_removal_takes_everything_and_may_be_run_twice(directory: state.StateDir
     directory.remove()
     assert not os.path.exists(directory.path)
     directory.remove()
+
+
+@pytest.mark.needs_root
+def test_removal_stops_before_what_is_mounted_there(directory: state.StateDir, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    point = Path(directory.path, "criu-root")
+    point.mkdir()
+    subprocess.run(["mount", "--bind", outside, point], check=True, timeout=10)
+    try:
+        with pytest.raises(StateError, match="cannot remove what is mounted there") as raised:
+            directory.remove()
+        assert raised.value.path == str(point)
+        assert (outside / "precious").exists()
+    finally:
+        subprocess.run(["umount", point], check=True, timeout=10)
+    directory.remove()
+    assert not Path(directory.path).exists()
 
 
 def test_a_symlink_in_the_place_of_a_file_is_not_followed(directory: state.StateDir, tmp_path: Path) -> None:

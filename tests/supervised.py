@@ -8,15 +8,17 @@ The exit status is pytest's; it is 1 as well when the supervisor did not live th
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from ctr_common.fd import Fd
 from ctr_common.wire import Wire
+from tests.support.slowness import SLOWNESS
 
 # What has supervisors of its own, or calls no command, is left to the other run.
 ELSEWHERE = ("tests/integration/api", "tests/integration/service")
@@ -36,11 +38,19 @@ def main() -> int:
         runtime = directory / "ctrun"
         runtime.write_text(f'#!/bin/sh\nexec {shlex.quote(str(ROOT / "bin/ctrun"))} --supervisor={listening} "$@"\n')
         runtime.chmod(0o755)
-        with (directory / "log").open("wb") as log:
-            command = [ROOT / "bin/ctr-supervisor", "--root", directory / "state", "--socket", listening]
-            supervisor = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        with (directory / "log").open("wb") as log, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(os.fspath(directory / "notify"))
+            supervisor = subprocess.Popen(
+                [ROOT / "bin/ctr-supervisor", "--root", directory / "state", "--socket", listening],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "NOTIFY_SOCKET": os.fspath(directory / "notify")},
+            )
+            ready = is_ready(told, supervisor)
         try:
-            await_socket(listening, supervisor)
+            if not ready:
+                raise SystemExit("the supervisor did not start")
             tests = subprocess.run(
                 [sys.executable, "-m", "pytest", *(sys.argv[1:] or DEFAULT)],
                 env={**os.environ, "CTR_TEST_RUNTIME": str(runtime), "CTR_TEST_SUPERVISOR": str(listening)},
@@ -55,17 +65,16 @@ def main() -> int:
         return tests.returncode or int(served == 0 or supervisor.returncode != 0)
 
 
-def await_socket(path: Path, supervisor: subprocess.Popen[bytes]) -> None:
-    """Waits until the supervisor answers."""
-    deadline = time.monotonic() + PATIENCE
-    while supervisor.poll() is None and time.monotonic() < deadline:
-        try:
-            commands_served(path)
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise SystemExit("the supervisor did not start")
+def is_ready(told: socket.socket, supervisor: subprocess.Popen[bytes]) -> bool:
+    """Waits until the supervisor tells that it serves (sd_notify(3)); whether it does."""
+    with Fd(os.pidfd_open(supervisor.pid)) as end:
+        poll = select.poll()
+        poll.register(told, select.POLLIN)
+        poll.register(end.fileno(), select.POLLIN)
+        while told.fileno() in dict(poll.poll(PATIENCE * SLOWNESS * 1000)):
+            if b"READY=1" in told.recv(4096).splitlines():
+                return True
+    return False
 
 
 def commands_served(path: Path) -> int:

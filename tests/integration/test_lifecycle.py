@@ -17,6 +17,7 @@ from ctr_common.kernel import _kernel
 from ctr_supervisor.engine import kill
 from ctr_supervisor.engine.runtime import Runtime as EngineRuntime
 from tests.support.bundles import Bundles
+from tests.support.command import started
 from tests.support.leaks import reap
 from tests.support.runtime import Runtime
 from tests.support.terminal import Terminal
@@ -92,15 +93,13 @@ def test_signals_to_a_foreground_run_reach_the_container(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:
     script = "trap 'echo got; exit 5' USR1; echo ready; while :; do sleep 0.05; done"
-    process = subprocess.Popen(
-        [ctrun.path, "run", "-b", bundle(args=["sh", "-c", script]), container_id], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGUSR1)
-    assert process.stdout.read() == "got\n"
-    assert process.wait(20) == 5
-    process.stdout.close()
+    argv = [ctrun.path, "run", "-b", bundle(args=["sh", "-c", script]), container_id]
+    with started(*argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.read() == "got\n"
+        assert process.wait(20) == 5
 
 
 def test_a_terminal_is_relayed_with_its_size(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
@@ -300,11 +299,11 @@ def test_delete_works_after_a_creator_was_killed(
     def slow_hook(config: dict[str, Any]) -> None:
         config["hooks"] = {"createRuntime": [{"path": str(hook), "env": ["PATH=/bin:/usr/bin"]}]}
 
-    creator = subprocess.Popen([ctrun.path, "create", "-b", bundle(slow_hook), container_id], start_new_session=True)
-    until("the hook runs", (directory / "there").exists)
-    assert ctrun.status(container_id) == "creating"
-    os.killpg(creator.pid, signal.SIGKILL)
-    creator.wait(10)
+    with started(ctrun.path, "create", "-b", bundle(slow_hook), container_id, start_new_session=True) as creator:
+        until("the hook runs", (directory / "there").exists)
+        assert ctrun.status(container_id) == "creating"
+        os.killpg(creator.pid, signal.SIGKILL)
+        creator.wait(10)
 
     # The worker was the creator's child, and a zombie in the pid namespace would keep its init from ending.
     def stopped() -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from ctr_common.kernel import _kernel
 from tests.support.bundles import Bundles
-from tests.support.command import Result
+from tests.support.command import Result, started
 from tests.support.limits import UNLIMITED, Limits
 from tests.support.needs import lacking
 from tests.support.runtime import Runtime
@@ -355,12 +355,12 @@ def test_two_updates_do_not_get_into_each_other_s_way(start: Start, ctrun: Runti
     lock = os.open(ctrun.state_root / container_id / "lock", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        child = subprocess.Popen([ctrun.path, "update", "--pids-limit", "12", container_id])
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(0.5)
-        assert limits.pids() == UNLIMITED
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        assert child.wait(20) == 0
+        with started(ctrun.path, "update", "--pids-limit", "12", container_id) as child:
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(0.5)
+            assert limits.pids() == UNLIMITED
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert child.wait(20) == 0
     finally:
         os.close(lock)
     assert limits.pids() == 12

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.slowness import SLOWNESS
 
@@ -44,6 +46,22 @@ class Result:
         """Stdout of a command that succeeded, line by line."""
         __tracebackhide__ = True
         return self.ok().out.splitlines()
+
+
+@contextmanager
+def started(*argv: str | Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command under way, with text as its streams; it is killed at the end if it has not ended, and waited for.
+
+    Args:
+        argv: the command.
+        options: of Popen.
+    """
+    with subprocess.Popen([str(word) for word in argv], text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 def run(

@@ -150,7 +150,11 @@ class Supervisor:
                 env=None if env is None else {**os.environ, **env},
                 pass_fds=pass_fds,
             )
-        until("the supervisor serves", self.serves)
+        try:
+            until("the supervisor serves", self.serves)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __enter__(self) -> Supervisor:

@@ -59,11 +59,16 @@ class WaitingContainer:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        if flags & CLONE_NEWUSER:
-            assert self._line() == "unshared"
-            self._write_maps()
-            self._say("mapped")
-        self.pid = int(self._line())
+        try:
+            if flags & CLONE_NEWUSER:
+                assert self._line() == "unshared"
+                self._write_maps()
+                self._say("mapped")
+            self.pid = int(self._line())
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
         self.pidfd = _kernel.pidfd_open(self.pid)
         arguments: dict[str, Any] = {
             "config": self.config,

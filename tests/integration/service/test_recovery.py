@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import started
 from tests.support.runtime import Runtime
 from tests.support.slowness import SLOWNESS
 from tests.support.supervised import Client, Supervisor
@@ -150,16 +151,11 @@ def test_what_a_dead_creator_left_half_made_is_removed(
     script = f"echo > {reached}; exec sleep 600"
     config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]}
     (bundle / "config.json").write_text(json.dumps(config))
-    creator = subprocess.Popen(
-        [direct.path, *direct.globals, "create", "-b", bundle, container_id],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    reached.read_text()
-    os.killpg(creator.pid, signal.SIGKILL)
-    creator.wait()
+    argv = [direct.path, *direct.globals, "create", "-b", bundle, container_id]
+    null = subprocess.DEVNULL
+    with started(*argv, stdin=null, stdout=null, stderr=null, start_new_session=True) as creator:
+        reached.read_text()
+        os.killpg(creator.pid, signal.SIGKILL)
     os.utime(directory / "root" / container_id, (time.time() - 3600,) * 2)
     supervisor = Supervisor(directory).start()
     try:

@@ -79,5 +79,6 @@ class SupervisorStatus(TypedDict):
     containers: int
     running: int
     clients: int
+    subscribers: int
     jobs: int
     upgrades: int

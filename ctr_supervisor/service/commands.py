@@ -17,11 +17,26 @@ SHARED_NAMESPACES = ("cgroup", "mnt", "net", "pid", "user")
 TOLD_BY_PID = ("NOTIFY_SOCKET=", "LISTEN_FDS=")
 # CRIU makes a process as its own sibling, and a client can't be the parent of that.
 MADE_BY_CRIU = {"restore"}
+# Messages of `ctrun call` whose answer may be long in coming: a worker is not there to wait.
+LONG_CALLS = {"shutdown", "subscribe", "upgrade", "wait"}
 # A client passes stdio and its working directory alone.
 STATUS_FD = "status-fd"
 # Verbs whose job ends when its client does: those that only show something, those that make a process, which is to be
 # the client's child, and the one that people give up; its container then goes on.
-END_WITH_CLIENT = {"checkpoint", "create", "events", "exec", "features", "help", "list", "ps", "run", "spec", "state"}
+END_WITH_CLIENT = {
+    "call",
+    "checkpoint",
+    "create",
+    "events",
+    "exec",
+    "features",
+    "help",
+    "list",
+    "ps",
+    "run",
+    "spec",
+    "state",
+}
 
 
 class Commands:
@@ -70,6 +85,8 @@ class Commands:
             return f"{verb} makes a process by CRIU, which is to be the caller's child"
         if verb == "checkpoint" and any(word.lstrip("-").partition("=")[0] == STATUS_FD for word in argv):
             return f"an fd of the client's is named by --{STATUS_FD}"
+        if verb == "call" and self._would_hold_up(argv):
+            return "the call may take long, and a worker is needed for other things"
         if "cwd" not in request.fd_names:
             return "the client has no working directory"
         try:
@@ -78,6 +95,21 @@ class Commands:
         except OSError as error:
             return f"the client can't be looked at: {error.strerror}"
         return ""
+
+    def _would_hold_up(self, argv: list[str]) -> bool:
+        """Whether a `call` would hold a worker for long; its own request may need another one, which must be left."""
+        return self._dispatch.is_busy or call_of(argv) in LONG_CALLS
+
+
+def call_of(argv: list[str]) -> str:
+    """The message that a command line of `call` sends, empty where it is wrong."""
+    from ctr_supervisor.cli import call
+
+    try:
+        rest = parser.parse(parser.parse(argv[1:], surroundings.FLAGS).rest[1:], call.VERB.flags).rest
+    except CtrError:
+        return ""
+    return rest[0] if rest else ""
 
 
 def identity(process: str) -> list[tuple[int, int]]:

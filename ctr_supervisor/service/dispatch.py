@@ -136,6 +136,11 @@ class Dispatch:
         request.close()
         return started
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether half of what the pool does at once is under way."""
+        return 2 * len(self.jobs) >= self._limit
+
     def hold(self, then: Callable[[], None]) -> None:
         """Sends nothing more to the pool, which is to be another program's.
 

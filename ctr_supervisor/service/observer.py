@@ -315,7 +315,23 @@ class Observer:
         elif entry.exit_status is None:
             entry.read_status_file()
         self._pidfds.let_go(entry)
-        self.teller.end(entry)
+        self._tell_end(entry)
+
+    def _tell_end(self, entry: Entry) -> None:
+        if entry.fifo and self.entries.get(entry.id) is entry and entry.directory.is_locked():
+            # Who starts it is about to remove the fifo; what comes first is to be told first.
+            self.loop.call_later(LAG, lambda: self._tell_end_late(entry))
+        else:
+            self.teller.end(entry)
+
+    def _tell_end_late(self, entry: Entry) -> None:
+        if self.entries.get(entry.id) is entry and "exited" not in entry.told:
+            entry.look_for_fifo()
+            if entry.fifo:
+                self._tell_end(entry)
+            else:
+                self.teller.progress(entry)
+            self.refresh()
 
     def _remove(self, entry: Entry) -> None:
         del self.entries[entry.id]

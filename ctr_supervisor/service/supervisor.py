@@ -103,6 +103,7 @@ class Supervisor:
             "containers": containers,
             "running": running,
             "clients": len(self.connections),
+            "subscribers": len(self.hub),
             "jobs": len(self.dispatch.jobs),
             "upgrades": self.upgrades,
             "commands": self.commands.taken,

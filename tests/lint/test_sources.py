@@ -103,7 +103,10 @@ def test_every_ignore_names_what_it_ignores():
     assert bare == []
 
 
-@pytest.mark.parametrize("script", ["dev", "scripts/demo", "examples/bundle/make-rootfs", "examples/bundle/show"])
+SCRIPTS = ("drive-the-bridge", "rolling-restart", "run-by-hand", "watch-events", "bundle/make-rootfs", "bundle/show")
+
+
+@pytest.mark.parametrize("script", ["dev", "scripts/demo", *(f"examples/{name}" for name in SCRIPTS)])
 def test_shell_scripts_parse(script: str):
     done = subprocess.run(["sh", "-n", ROOT / script], capture_output=True, text=True, timeout=10, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from tests.support.command import run
 from tests.support.runtime import ROOT
 from tests.support.supervised import Supervisor
+from tests.support.waiting import until
 
 CTRUN = ROOT / "bin/ctrun"
 
@@ -61,3 +64,21 @@ def test_a_command_is_served_where_the_flag_says(
     assert (result.code, result.out) == (5, "hello\n")
     status = json.loads(run(CTRUN, "call", "--socket", supervisor.socket, "status").text)
     assert status["commands"] >= 1
+
+
+def test_a_call_that_waits_holds_no_worker_and_ends_with_its_caller(supervisor: Supervisor) -> None:
+    """Although the command lines of this caller are taken."""
+    environment = {**os.environ, "CTRUN_SUPERVISOR": str(supervisor.socket)}
+    with supervisor.client() as client:
+        json.loads(run(CTRUN, "call", "status", env=environment).text)
+        assert client.ask("status")["commands"] == 1
+        waiting = subprocess.Popen([CTRUN, "call", "subscribe"], env=environment, stdout=subprocess.PIPE)
+        until("it listens", lambda: client.ask("status")["subscribers"] == 1)
+        status = client.ask("status")
+        assert (status["jobs"], status["commands"]) == (0, 1)
+        waiting.terminate()
+        assert waiting.wait(20) == -15
+        assert waiting.stdout is not None
+        assert waiting.stdout.read() == b""
+        waiting.stdout.close()
+        until("nobody listens", lambda: client.ask("status")["subscribers"] == 0)

@@ -247,6 +247,45 @@ def test_without_keeper_and_kernel_the_end_is_told_without_a_status(
     assert "status" not in told[-1]
 
 
+@needs_statuses
+def test_the_start_of_a_container_that_ends_at_once_is_told_first(
+    pretend: Pretender, registry: Registry, loop: Loop, told: Events
+) -> None:
+    """Whoever starts it removes the fifo when it runs, so perhaps after its end."""
+    pid = pretend.create("c")
+    registry.refresh()
+    starter = pretend.directory("c")
+    starter.lock()
+    pretend.kill(pid)
+    pretend.reap(pid)
+    registry.refresh()
+    assert names(told) == [("c", "created")]
+    assert registry.exit_status("c") == 137
+    starter.remove_fifo()
+    starter.unlock()
+    serve_until(loop, lambda: ("c", "exited") in names(told))
+
+    assert names(told) == [("c", "created"), ("c", "started"), ("c", "exited")]
+
+
+@needs_statuses
+def test_a_container_that_is_killed_before_its_start_was_never_started(
+    pretend: Pretender, registry: Registry, loop: Loop, told: Events
+) -> None:
+    """Also where somebody has the lock, and lets it go without a start."""
+    pid = pretend.create("c")
+    registry.refresh()
+    other = pretend.directory("c")
+    other.lock()
+    pretend.kill(pid)
+    pretend.reap(pid)
+    registry.refresh()
+    other.unlock()
+    serve_until(loop, lambda: ("c", "exited") in names(told))
+
+    assert names(told) == [("c", "created"), ("c", "exited")]
+
+
 @pytest.mark.parametrize("noticed", [False, True])
 def test_who_reaps_a_container_tells_its_status_where_the_kernel_does_not(
     pretend: Pretender, new_registry: NewRegistry, told: Events, monkeypatch: pytest.MonkeyPatch, noticed: bool

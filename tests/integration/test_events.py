@@ -102,13 +102,6 @@ def follow(ctrun: Runtime) -> Iterator[Callable[..., Following]]:
         made.close()
 
 
-def keys(value: Any) -> Any:
-    """The keys of nested objects, in their order."""
-    if isinstance(value, dict):
-        return [(key, keys(item)) for key, item in value.items()]
-    return [keys(item) for item in value] if isinstance(value, list) else None
-
-
 @covers("events --stats", "verb events")
 def test_statistics_are_printed_once(start: Start, ctrun: Runtime):
     limit, pids = 64 * MIB, 40
@@ -153,9 +146,7 @@ def test_statistics_are_those_of_runc(start: Start, runc: Runtime):
 
     # The numbers move until the container sleeps, and a little after.
     until("both see the same", lambda: operator.eq(*both()), limit=PATIENCE)
-    ours, theirs = both()
     runc("delete", "--force", container).ok()
-    assert keys(ours) == keys(theirs)
 
 
 def _less(ours: Any, theirs: Any) -> Any:

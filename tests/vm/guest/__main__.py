@@ -1,27 +1,25 @@
 """Runs tests in the guest: `./dev test-vm [--short] [--keep] [--limit SECONDS] [PYTEST ARGUMENTS]`.
 
-Builds what is missing, boots, runs pytest in the guest as root, and ends with pytest's exit status.
+Builds what is missing, boots, runs pytest in the guest as root, and ends with pytest's exit status. Without a choice of
+tests another guest is booted after that, with the supervisor as its init (as_init.py); in the short part only where it
+is no emulated one.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-from tests.vm.guest import image as images
-from tests.vm.guest import tree
+from tests.vm.guest import as_init, tree
 from tests.vm.guest.emulator import boot
+from tests.vm.guest.workplace import DIRECTORY, build, own_directory, say
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 LIMIT = 5400
 SHORT_LIMIT = 1200
 # how much slower than the host an emulated guest is taken to be: limits of single commands grow with it
@@ -30,10 +28,6 @@ SLOWNESS = 8
 # lint needs tools that the guest has not, packaging needs pip's index
 EVERYTHING = ["tests", "--ignore=tests/lint", "--ignore=tests/install"]
 SHORT = [*EVERYTHING, "-m", "vm_short"]
-
-
-def _say(text: str) -> None:
-    print(f"test-vm: {text}", flush=True)
 
 
 def _script(arguments: list[str], *, kvm: bool) -> str:
@@ -53,21 +47,6 @@ def _script(arguments: list[str], *, kvm: bool) -> str:
     return f"cd {tree.PLACE} && exec env -i {shlex.join(words)} {shlex.join(pytest)}"
 
 
-def _own_directory(directory: Path) -> tuple[Path, int]:
-    """A new directory for this run and the lock on it; those of runs that were killed are removed."""
-    for old in directory.glob("run-*"):
-        try:
-            with (old / "lock").open() as theirs:
-                fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, BlockingIOError):
-            continue
-        shutil.rmtree(old, ignore_errors=True)
-    run = Path(tempfile.mkdtemp(prefix="run-", dir=directory))
-    lock = os.open(run / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return run, lock
-
-
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="./dev test-vm", description=__doc__, allow_abbrev=False)
     parser.add_argument("--short", action="store_true", help="only the tests marked vm_short")
@@ -82,35 +61,32 @@ def main() -> int:
     if os.geteuid() != 0:
         raise SystemExit("test-vm: needs root, to make the guest's file system")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not any(not word.startswith("-") and "tests" in word for word in arguments):
+    chosen = any(not word.startswith("-") and "tests" in word for word in arguments)
+    if not chosen:
         arguments += SHORT if options.short else EVERYTHING
-    directory = CHECKOUT / "build/vm"
-    directory.mkdir(parents=True, exist_ok=True)
-    run, held = _own_directory(directory)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    run, held = own_directory(DIRECTORY)
     guest = None
     kept = False
     try:
-        with (directory / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            emulator = images.emulator(directory)
-            image = images.image(directory)
-            began = time.monotonic()
-            source = tree.build(CHECKOUT, image.root, directory, (directory / "image.key").read_text())
-            images.make_disk(source, run / "tree.img", "1G")
-            _say(f"built the project for the guest in {time.monotonic() - began:.0f} s")
+        emulator, image = build(DIRECTORY, run)
         began = time.monotonic()
         guest = boot(emulator, image, run, held, outlive=options.keep)
-        _say(f"{'a' if guest.kvm else 'an emulated'} guest is up after {time.monotonic() - began:.0f} s")
+        say(f"{'a' if guest.kvm else 'an emulated'} guest is up after {time.monotonic() - began:.0f} s")
         began = time.monotonic()
         limit = options.limit or (SHORT_LIMIT if options.short else LIMIT)
         status = guest.run(_script(arguments, kvm=guest.kvm), limit)
         if status == 124:
-            _say(f"no end of the tests after {limit:.0f} s; end of the guest's console:\n{guest.tail()}")
-        _say(f"exit status {status} after {time.monotonic() - began:.0f} s of tests")
+            say(f"no end of the tests after {limit:.0f} s; end of the guest's console:\n{guest.tail()}")
+        say(f"exit status {status} after {time.monotonic() - began:.0f} s of tests")
         if options.keep:
             kept = True
-            _say(f"the guest runs on; log in with: {shlex.join(guest.ssh())}")
-            _say(f"end it with: kill {guest.process.pid}; its files: {run}")
+            say(f"the guest runs on; log in with: {shlex.join(guest.ssh())}")
+            say(f"end it with: kill {guest.process.pid}; its files: {run}")
+        elif not chosen and (guest.kvm or not options.short):
+            # Emulated it takes more than a minute.
+            guest.stop()
+            return as_init.check(emulator, image, run) or status
         return status
     finally:
         if not kept:

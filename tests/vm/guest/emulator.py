@@ -63,7 +63,8 @@ def boot(emulator: Sequence[str], image: Image, directory: Path, lock: int, *, o
     raise AssertionError
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """In a child: has it ended when this process ends, however that comes."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
@@ -131,7 +132,7 @@ class Guest:
                 env={**os.environ, "TMPDIR": str(directory)},
                 pass_fds=[lock],
                 start_new_session=True,
-                preexec_fn=None if outlive else _end_with_parent,  # noqa: PLW1509 — there are no threads
+                preexec_fn=None if outlive else end_with_parent,  # noqa: PLW1509 — there are no threads
             )
 
     def _answers(self) -> bool:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
-    from ctr_common.spec.types import Config, Process
+    from ctr_common.spec.types import Config, Process, Resources
 
     # A place in the document: (parent, key or index); rendered only when there is something to say about it.
     Place: TypeAlias = tuple["Place", "str | int"] | None
@@ -86,12 +86,28 @@ def config_of(value: "Any") -> "Config":
     Raises:
         ConfigError: it holds what JSON has no word for, or has a wrong type.
     """
+    config: Config = _checked(value, schema.CONFIG, "configuration")
+    return config
+
+
+def process_of(value: "Any") -> "Process":
+    """A process that a program gives as an object; see `config_of`. JSON paths start at the process."""
+    process: Process = _checked(value, schema.PROCESS, "process")
+    return process
+
+
+def resources_of(value: "Any") -> "Resources":
+    """Limits that a program gives as an object; see `config_of`. JSON paths start at the resources."""
+    resources: Resources = _checked(value, schema.RESOURCES, "resources")
+    return resources
+
+
+def _checked(value: "Any", node: "schema.Node", name: str) -> "Any":
     try:
         data = fastjson.dumps(value).encode("utf-8", "surrogateescape")
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"the configuration is no JSON: {error}") from None
-    config: Config = parse(data, schema.CONFIG, "configuration")
-    return config
+        raise ConfigError(f"the {name} is no JSON: {error}") from None
+    return parse(data, node, name)
 
 
 def load_process(path: str) -> "Process":

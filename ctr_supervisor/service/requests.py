@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ctr_common import fastjson
 from ctr_common.errors import ConfigError, CtrError, ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.spec import load
@@ -107,6 +106,12 @@ def serve(packet: Packet, reports: Wire, job: int, home: int) -> bool:
         reports.send("failure", None, job=job, error=error.as_dict())
     except OSError as error:
         reports.send("failure", None, job=job, error=CtrError.from_os_error(error).as_dict())
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        bug = CtrError(f"internal error: {type(error).__name__}: {error}", hint="the supervisor's log shows where")
+        reports.send("failure", None, job=job, error=bug.as_dict())
     reports.send("done", None, job=job)
     return succeeded and not has_children()
 
@@ -205,6 +210,7 @@ def exec_(request: Request) -> None:
     process = request.packet.get("process", dict)
     if process is None:
         raise ConfigError("exec needs a process")
+    process = load.process_of(process)
     container = containers.load(request.runtime(request.keeper()), request.id)
     options = ExecOptions(
         console_socket=request.packet.get("console_socket", str, ""),
@@ -258,17 +264,15 @@ def resume(request: Request) -> None:
 
 def update(request: Request) -> None:
     """Other limits."""
-    from ctr_common.spec import schema
     from ctr_supervisor.engine import update as updating
 
     changes = request.packet.get("resources", dict)
     if changes is None:
         raise ConfigError("update needs resources")
-    checked = load.parse(fastjson.dumps(changes).encode("utf-8", "surrogateescape"), schema.RESOURCES, "resources")
     updating.update(
         request.runtime(),
         request.id,
-        checked,
+        load.resources_of(changes),
         l3_cache=request.packet.get("l3_cache_schema", str, ""),
         mem_bw=request.packet.get("mem_bw_schema", str, ""),
     )

@@ -239,9 +239,13 @@ WRONG_FIELDS = [
     {"type": "create", "id": "x", "config": {"process": 5}},
     {"type": "create", "id": "../../etc", "bundle": "/tmp"},
     {"type": "exec", "id": "nobody", "process": {"args": 5}},
+    {"type": "exec", "id": "nobody", "process": {"args": ["x"], "cwd": "/", "capabilities": [1]}},
+    {"type": "exec", "id": "nobody", "process": {"args": ["x"], "cwd": "/", "user": {"uid": float("nan")}}},
     {"type": "kill", "id": "nobody", "signal": {}},
     {"type": "kill", "id": "nobody", "signal": "NONSENSE"},
     {"type": "update", "id": "nobody", "resources": 5},
+    {"type": "update", "id": "nobody", "resources": {"cpu": float("inf")}},
+    {"type": "update", "id": "nobody", "resources": {"pids": {"limit": b"x"}}},
     {"type": "wait", "id": "nobody", "pid": "x"},
     {"type": "wait", "id": "nobody", "pid": -1},
     {"type": "state", "id": "\0"},
@@ -274,6 +278,8 @@ def test_a_wrong_field_is_answered_and_the_connection_goes_on(supervisor: Superv
         assert said["type"] in ("error", "refuse"), said
         if said["type"] == "error":
             assert said["error"].get("message") or said["error"].get("errno")
+            assert "internal" not in str(said["error"])
+            assert "the job" not in str(said["error"])
         send(bad, encode({"type": "ping", "seq": 2}))
         assert msgpack.unpackb(bad.recv(65536))["seq"] == 2
 

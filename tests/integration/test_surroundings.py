@@ -56,6 +56,7 @@ def test_a_caller_that_ignores_the_end_of_children_is_served(
     ctrun("delete", "--force", container)
 
 
+@pytest.mark.needs_direct
 @pytest.mark.parametrize("verb", ["run", "create"])
 def test_ctrl_c_leaves_nothing_and_says_nothing_at_any_moment(
     ctrun: Runtime, bundle: Bundles, new_container_id: Callable[[], str], verb: str
@@ -112,6 +113,7 @@ def test_a_file_in_the_place_of_the_state_root_is_named(ctrun: Runtime, bundle: 
     assert f"cannot make the state directory {directory}/root: file exists" in result.err
 
 
+@pytest.mark.needs_direct
 def test_a_creation_that_can_not_be_undone_tells_why_it_failed(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
 ) -> None:

@@ -82,12 +82,14 @@ class Home:
     Args:
         pidfd: from the parent's `find_home`; OWN to hold the own ones open, which lead back once they are left, too.
         flags: CLONE_NEW* of those that will be left.
+        todo: what is to be done in the container's.
     """
 
-    __slots__ = ("namespaces", "pidfd", "root")
+    __slots__ = ("namespaces", "pidfd", "root", "todo")
 
-    def __init__(self, pidfd: int, flags: int) -> None:
+    def __init__(self, pidfd: int, flags: int, todo: "steps.Steps") -> None:
         self.pidfd = pidfd
+        self.todo = todo
         self.namespaces: list[tuple[int, int]] = []
         self.root = -1
         if pidfd >= 0:
@@ -140,7 +142,7 @@ def way_home(pidfd: int, plan: "SetupPlan") -> "Home | None":
     if pidfd == OWN and not (programs.is_alone() and _takes_pid_namespace()):
         return None
     try:
-        return Home(pidfd, plan.join_flags)
+        return Home(pidfd, plan.join_flags, steps.of_plan(plan))
     except OSError:
         return None
 
@@ -267,7 +269,7 @@ def run(
     _signal.setitimer(_signal.ITIMER_REAL, TIMEOUT)
     try:
         setup.pid_namespace = os.open(f"/proc/{plan.pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        steps.execute(setup)
+        steps.execute(setup, home.todo)
     except CtrError:
         raise
     except OSError as error:

@@ -26,10 +26,12 @@ from ctr_init import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from ctr_init.plan import SetupPlan
     from ctr_init.setup import Piece, Setup
+
+    Steps: TypeAlias = list[tuple["Step", Piece]]
 
 
 class Step:
@@ -83,30 +85,36 @@ def describe(plan: "SetupPlan") -> "list[dict[str, str]]":
         {"step": step.name, "detail": piece.detail, "json_path": piece.json_path}
         if piece.json_path
         else {"step": step.name, "detail": piece.detail}
-        for step in STEPS
-        for piece in step.pieces(plan)
+        for step, piece in of_plan(plan)
     ]
 
 
-def execute(setup: "Setup") -> None:
+def of_plan(plan: "SetupPlan") -> "Steps":
+    """All that there is to do for a plan, in order; known before there is anything to do it to."""
+    return [(step, piece) for step in STEPS for piece in step.pieces(plan)]
+
+
+def execute(setup: "Setup", todo: "Steps") -> None:
     """Carries out the whole list.
+
+    Args:
+        todo: from `of_plan`.
 
     Raises:
         CtrError: a piece failed; the error names the step and the place in the configuration.
     """
-    for step in STEPS:
-        for piece in step.pieces(setup.plan):
-            try:
-                with trace.span(step.name, piece.detail):
-                    step.execute(setup, piece.argument)
-            except OSError as error:
-                made = resolve.making_failed(error)
-                failure = SetupError.from_os_error(
-                    error, step.name, message=f"{piece.detail}: {made}" if made else piece.detail
-                )
-                failure.json_path = piece.json_path
-                raise failure from None
-            except CtrError as error:
-                error.step = error.step or step.name
-                error.json_path = error.json_path or piece.json_path
-                raise
+    for step, piece in todo:
+        try:
+            with trace.span(step.name, piece.detail):
+                step.execute(setup, piece.argument)
+        except OSError as error:
+            made = resolve.making_failed(error)
+            failure = SetupError.from_os_error(
+                error, step.name, message=f"{piece.detail}: {made}" if made else piece.detail
+            )
+            failure.json_path = piece.json_path
+            raise failure from None
+        except CtrError as error:
+            error.step = error.step or step.name
+            error.json_path = error.json_path or piece.json_path
+            raise

@@ -90,7 +90,7 @@ def work(plan: "SetupPlan", fd: int, in_pid_namespace: bool) -> None:
             _let_interrupts_end_this()
             os.umask(0)  # every mode is given in full where something is made
             _import_rest(plan)
-            steps.execute(Setup(plan, channel, in_pid_namespace))
+            steps.execute(Setup(plan, channel, in_pid_namespace), steps.of_plan(plan))
             code = 0
         except CtrError as error:
             failure = error

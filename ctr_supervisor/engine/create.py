@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ctr_common.channel import Channel, Message
     from ctr_common.spec.types import Config, Process
+    from ctr_init.inside import Home
     from ctr_init.plan import SetupPlan
     from ctr_init.worker import Worker
     from ctr_supervisor.engine.rdt import Group
@@ -147,6 +148,7 @@ class Creation:
         self.stage0: launch.Stage0 | None = None
         self.launched: launch.Launched | None = None
         self.setup_plan: SetupPlan | None = None
+        self.way_home: Home | None = None
         self.settings: Attributes = []
         self.worker: Worker | None = None
         self.cgroups: cgroups.Manager | None = None
@@ -346,8 +348,11 @@ class Creation:
         """All that the setup needs and that can be had before there is a process."""
         with trace.span("import what the setup worker needs"):
             import_worker()
+        from ctr_init import inside
+
         with trace.span("prepare the setup"):
             self.setup_plan = self.plan(0, -1)
+            self.way_home = inside.way_home(self.runtime.parent.home, self.setup_plan)
             self.settings = self.process_settings()
             self.container.directory.make_fifo(*idmaps.host_root(self.linux))
 
@@ -419,11 +424,10 @@ class Creation:
         from ctr_common.channel import Channel
         from ctr_init import inside, worker
 
-        plan = self.setup_plan
+        plan, way_home = self.setup_plan, self.way_home
         assert plan is not None
         plan.pid, plan.pidfd = launched.pid, launched.pidfd.fileno()
         plan.state = self.container.oci_state(containers.CREATING)
-        way_home = inside.way_home(self.runtime.parent.home, plan)
         if way_home is not None:
             return inside.run(plan, way_home, self.run_runtime_hooks, self.take_terminal)
         with trace.span("fork worker"):

@@ -63,7 +63,7 @@ def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
         out_read, out_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
-                pid, pidfd = _spawn(hook, stdin, out_write)
+                pid, pidfd = _spawn(hook, stdin, out_write, stage)
             except OSError as error:
                 raise HookError(
                     "fork/exec", step=step, path=path, json_path=place, errno=error.errno or 0, syscall="execve"
@@ -94,15 +94,17 @@ def _run_one(hook: "Hook", state: bytes, stage: str, index: int) -> None:
         )
 
 
-def _spawn(hook: "Hook", stdin: int, output: int) -> "tuple[int, int]":
-    # A hook without env gets an empty environment, not ours (runtime-spec: env has the same semantics as IEEE Std
-    # 1003.1's environ), and none of our fds: all of them are close-on-exec.
+def _spawn(hook: "Hook", stdin: int, output: int, stage: str) -> "tuple[int, int]":
     environment: dict[bytes, bytes] = {}
     for entry in hook.get("env") or ():
         name, _, value = os.fsencode(entry).partition(b"=")
         environment[name] = value
-    # Nor the caller's, such as those for --preserve-fds: they are the container's, not a hook's. And without touching a
-    # fd of this process, which may have other threads.
+    # A hook without env: nothing of the host's in the container's namespaces, and elsewhere that of whoever calls us,
+    # as under runc and crun, since hooks look for programs by PATH.
+    if not environment and stage != "createContainer":
+        environment = {**os.environb}
+    # None of our fds, all of which are close-on-exec, nor the caller's, such as those for --preserve-fds: they are the
+    # container's, not a hook's. And without touching a fd of this process, which may have other threads.
     arguments = hook.get("args") or [hook["path"]]
     entries = [name + b"=" + value for name, value in environment.items()]
     return _kernel.spawn(hook["path"], arguments, entries, [(stdin, 0), (output, 1), (output, 2)], True)

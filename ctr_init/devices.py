@@ -94,7 +94,7 @@ def _open_parent(setup: "Setup", path: str) -> "tuple[int, str]":
     head, _, name = resolve.clean(path).rpartition("/")
     if not name:
         raise SetupError("a device cannot be made over the root directory", path=path)
-    if setup.directory[0] != head:
+    if setup.directory[1] < 0 or setup.directory[0] != head:
         if setup.directory[1] >= 0:
             os.close(setup.directory[1])
         setup.directory = (head, resolve.create(setup.root, head or "/")[0])

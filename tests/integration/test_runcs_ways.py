@@ -152,3 +152,23 @@ def test_a_mount_shows_what_earlier_ones_brought_into_the_containers_own_tree(in
         ]
 
     assert inside("cat", "/third/word", change=change, writable=True) == "found"
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "poststart", "poststop"])
+def test_a_hook_on_the_host_without_an_environment_has_that_of_the_caller(
+    ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path, kind: str
+) -> None:
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat > /dev/null; echo $WORD > {directory}/seen"]}
+    change = changed({"hooks": {kind: [hook]}})
+    ctrun("run", "-b", bundle(change), container_id, env={**os.environ, "WORD": "callers"}).ok()
+    assert (directory / "seen").read_text() == "callers\n"
+
+
+def test_devices_are_made_outside_of_dev_too(inside: Inside) -> None:
+    numbers = {"type": "b", "major": 10, "minor": 229}
+    change = {"linux": {"devices": [{"path": path, **numbers} for path in ("/alone", "/new/below", "/slash/")]}}
+    assert inside("stat", "-c", "%n %F", "/alone", "/new/below", "/slash", change=change).splitlines() == [
+        "/alone block special file",
+        "/new/below block special file",
+        "/slash block special file",
+    ]

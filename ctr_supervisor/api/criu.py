@@ -27,7 +27,7 @@ class CriuOptions:
     Attributes:
         image_path: folder of the images; made where it is missing.
         work_path: folder of CRIU's log and sockets; "" for one in the state directory.
-        criu_path: the binary; "" for the one on PATH. In-process only.
+        criu_path: the binary; "" for the one on PATH (of the supervisor, where that does it).
         tcp_established: allow open TCP connections.
         tcp_close: give open TCP connections up.
         ext_unix_sk: allow unix sockets whose other end is outside.

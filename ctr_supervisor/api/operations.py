@@ -322,6 +322,8 @@ def criu_fields(options: CriuOptions) -> dict[str, Any]:
     """Options of a checkpoint or a restore as fields of a request."""
     fields: dict[str, Any] = {name: True for name in SWITCHES if getattr(options, name, False)}
     fields["image_path"] = os.path.abspath(options.image_path)
+    if options.criu_path:
+        fields["criu"] = options.criu_path
     if options.work_path:
         fields["work_path"] = os.path.abspath(options.work_path)
     if options.cgroup_mode:

@@ -3,7 +3,9 @@
 from ctr_common.errors import ConfigError
 from ctr_common.fastjson import dumps
 
-_NAMED = 4  # how many further problems the one-line message spells out
+# How many further problems the one-line message spells out: all of a file that somebody wrote, but not a line without
+# end for a list of a thousand numbers. The line is all that callers of a runtime get to see.
+_NAMED = 99
 
 
 def member(path: str, key: str) -> str:

@@ -164,3 +164,26 @@ def test_unknown_properties_are_accepted(ctrun: Runtime, bundle: Bundles, contai
         config["process"]["user"]["future"] = None
 
     ctrun("run", "-b", bundle(change), container_id).ok()
+
+
+def test_all_that_is_wrong_is_told_at_once_each_with_its_place(
+    ctrun: Runtime, bundle: Bundles, container_id: str
+) -> None:
+    wrong: dict[str, tuple[Any, ...]] = {
+        ".ociVersion": ("ociVersion", "9.0"),
+        ".process.cwd": ("process", "cwd", "relative"),
+        ".process.args": ("process", "args", []),
+        ".process.rlimits[0].type": ("process", "rlimits", [{"type": "RLIMIT_NONE", "soft": 1, "hard": 1}]),
+        ".linux.rootfsPropagation": ("linux", "rootfsPropagation", "odd"),
+        ".linux.seccomp.defaultAction": ("linux", "seccomp", {"defaultAction": "SCMP_ACT_NONE"}),
+        ".linux.sysctl": ("linux", "sysctl", {"kernel.hostname": "other"}),
+        ".hooks.prestart[0].path": ("hooks", {"prestart": [{"path": "relative"}]}),
+    }
+
+    def change(config: Config) -> None:
+        for place in wrong.values():
+            setting(*place)(config)
+
+    result = ctrun("run", "-b", bundle(change), container_id)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert [place for place in wrong if place not in result.err] == []

@@ -159,14 +159,14 @@ def test_one_line_names_all_problems() -> None:
     )
 
 
-def test_many_problems_stay_one_short_line() -> None:
+def test_a_thousand_problems_stay_one_line_with_an_end() -> None:
     config = {"ociVersion": "1.0.0", "process": {"args": [1] * 1000}}
     with pytest.raises(ConfigError) as caught:
         load.parse(json.dumps(config).encode(), schema.CONFIG, "config.json")
     text = str(caught.value)
     assert "(and 999 more: .process.args[1]: " in text
     assert text.endswith(", …)")
-    assert len(text) < 500
+    assert len(text) < 10_000
     assert len(caught.value.problems) == 1000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket
 import threading
@@ -41,7 +42,7 @@ def open_wire(path: str) -> tuple[socket.socket, Wire]:
         connected.connect(path)
         # The socket stays the owner of the fd: it alone can be shut down.
         wire = Wire(connected.fileno(), "supervisor")
-        wire.send("hello", version=1, client=f"ctr_supervisor {VERSION}")
+        greet(wire)
     except OSError as error:
         connected.close()
         raise ProtocolError(
@@ -51,6 +52,15 @@ def open_wire(path: str) -> tuple[socket.socket, Wire]:
         connected.close()
         raise
     return connected, wire
+
+
+def greet(wire: Wire) -> None:
+    """Says hello, unless the supervisor has hung up: what it said before that comes first, and says why."""
+    try:
+        wire.send("hello", version=1, client=f"ctr_supervisor {VERSION}")
+    except ProtocolError as error:
+        if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+            raise
 
 
 class Connection:

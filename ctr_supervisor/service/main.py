@@ -52,8 +52,10 @@ def serve(given: "Options", argv: list[str]) -> int:
     Returns:
         The exit status.
     """
+    from ctr_supervisor.cli import interrupts
     from ctr_supervisor.service import activation, limits, options, pid1, upgrade
 
+    interrupts.settle()
     taken = upgrade.take()
     manager = activation.Manager(None if taken is None else taken["manager"])
     first = pid1.is_first()

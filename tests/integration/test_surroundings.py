@@ -15,6 +15,7 @@ from tests.security import racing
 from tests.support.bundles import Bundles, Config
 from tests.support.command import run
 from tests.support.runtime import Runtime
+from tests.support.supervised import Supervisor
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.usefixtures("no_leaks")]
 
@@ -54,6 +55,15 @@ def test_a_caller_that_ignores_the_end_of_children_is_served(
         result = ignoring(signals, ctrun.path, *ctrun.globals, *words)
         assert (result.returncode, result.stdout) == (0, "hello\n"), result
     ctrun("delete", "--force", container)
+
+
+def test_a_supervisor_serves_whose_caller_ignores_the_end_of_children(bundle: Bundles, directory: Path) -> None:
+    ignore = "import os, signal as s, sys; s.signal(s.SIGCHLD, s.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    wrapper = ["/usr/bin/python3", "-I", "-S", "-c", ignore]
+    with Supervisor(directory).start(wrapper=wrapper) as supervisor, supervisor.client() as client:
+        client.ask("run", id="one", bundle=str(bundle(args=["sh", "-c", "exit 7"])))
+        assert client.ask("wait", id="one")["status"] == 7
+        client.ask("delete", id="one")
 
 
 @pytest.mark.needs_direct

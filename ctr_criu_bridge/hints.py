@@ -137,6 +137,11 @@ CAUSES = (
         "the security module of the checkpoint is not the one here: name a profile with --lsm-profile",
     ),
     Cause(
+        "loopback-down",
+        r"kerndat_tcp_repair failed",
+        "criu needs the loopback interface of the network namespace that it is started in: ip link set lo up",
+    ),
+    Cause(
         "vdso",
         # SO_PASSCRED and SO_PASSSEC: since Linux 6.16 only unix sockets have them, which CRIU knows since 4.2
         r"vdso|vDSO|kerndat|Can't get 1:(?:16|34) opt: Operation not supported",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -77,7 +78,7 @@ def killer(box: Restorable, when: str) -> list[str | Path]:
     log = box.work / "dump.log"
     script = (
         f'if [ "$1" = swrk ]; then (while ! grep -qs "{when}" {log}; do :; done; kill -9 $$) & fi\n'
-        f'exec {box.criu[1]} "$@"'
+        f'exec {shlex.quote(box.criu[1])} "$@"'
     )
     return fake(box.directory, script)
 
@@ -112,7 +113,13 @@ def test_a_criu_that_is_killed_leaves_none_of_its_mounts(box: Restorable, verb: 
     trace = box.directory / "trace"
     kill = f"strace -o {trace} -e trace=umount2 -e inject=umount2:signal=KILL:when=1"
     box.criu = list(
-        map(str, fake(box.directory, f'test "$1" = swrk && exec {kill} {real[1]} "$@"; exec {real[1]} "$@"'))
+        map(
+            str,
+            fake(
+                box.directory,
+                f'test "$1" = swrk && exec {kill} {shlex.quote(real[1])} "$@"; exec {shlex.quote(real[1])} "$@"',
+            ),
+        )
     )
     result = getattr(box, verb)()
     assert result.code == 1
@@ -132,7 +139,7 @@ def test_a_runtime_that_is_killed_while_criu_dumps_leaves_a_container_that_can_b
     box: Restorable, directory: Path
 ) -> None:
     box.count().counts()
-    script = f'test "$1" = swrk && : > {directory}/started\nexec {box.criu[1]} "$@"'
+    script = f'test "$1" = swrk && : > {directory}/started\nexec {shlex.quote(box.criu[1])} "$@"'
     flags = fake(box.directory, script)
     argv = [box.ctrun.path, *box.ctrun.globals, *flags, "checkpoint", "--image-path", box.images, box.container_id]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

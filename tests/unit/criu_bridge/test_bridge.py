@@ -177,6 +177,7 @@ def test_errors_of_a_log_come_with_the_lines_before_them_and_gaps() -> None:
         ("Pid 7 do not match expected 8", "pid-taken"),
         ("mnt: No mapping for 83:(null) mountpoint", "mount-external"),
         ("File bin/busybox has bad size 1 (expect 2)", "file-changed"),
+        ("kerndat_tcp_repair failed when initializing kerndat.", "loopback-down"),
         ("vdso: Unexpected rt vDSO area bounds", "vdso"),
         ("sockets: Can't get 1:16 opt: Operation not supported", "vdso"),
     ],

@@ -111,16 +111,10 @@ def test_a_criu_that_is_killed_leaves_none_of_its_mounts(box: Restorable, verb: 
     # With what it knows of the kernel from before, it would not mount something to find out.
     Path("/run/criu.kdat").unlink(missing_ok=True)
     trace = box.directory / "trace"
-    kill = f"strace -o {trace} -e trace=umount2 -e inject=umount2:signal=KILL:when=1"
-    box.criu = list(
-        map(
-            str,
-            fake(
-                box.directory,
-                f'test "$1" = swrk && exec {kill} {shlex.quote(real[1])} "$@"; exec {shlex.quote(real[1])} "$@"',
-            ),
-        )
-    )
+    program = shlex.quote(real[1])
+    kill = f"strace -o {trace} -e trace=umount2 -e inject=umount2:signal=KILL:when=1 {program}"
+    script = f'test "$1" = swrk && exec {kill} "$@"; exec {program} "$@"'
+    box.criu = list(map(str, fake(box.directory, script)))
     result = getattr(box, verb)()
     assert result.code == 1
     assert "criu was killed by signal 9" in result.err

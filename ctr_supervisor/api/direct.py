@@ -13,7 +13,8 @@ from ctr_common.spec import load as spec_load
 from ctr_common.spec import validate
 from ctr_common.state import CONFIG_FILE, StateDir, ids
 from ctr_supervisor.api.container import Container
-from ctr_supervisor.api.direct_container import DirectContainer, errors_of_the_tree, logger, runtime_for
+from ctr_supervisor.api.direct_container import DirectContainer
+from ctr_supervisor.api.direct_engine import errors_of_the_tree, logger, runtime_for
 from ctr_supervisor.engine.container import PENDING
 from ctr_supervisor.engine.create import utc_now
 

@@ -2,74 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ctr_common import fastjson
 from ctr_common.errors import ContainerNotFound, CtrError, WrongState
 from ctr_common.fd import Fd
 from ctr_common.spec import load as spec_load
-from ctr_common.spec import schema, validate
-from ctr_supervisor.api import ends
+from ctr_common.spec import schema
+from ctr_supervisor.api import direct_start, ends
 from ctr_supervisor.api.container import Container, checkpoint_options, restore_options
+from ctr_supervisor.api.direct_engine import errors_of_the_tree, runtime_for
 from ctr_supervisor.api.events import DirectEvents, EventStream
-from ctr_supervisor.api.making import KeptStateDir, Making, ProgramParent, give_size
 from ctr_supervisor.api.notifications import Notification
-from ctr_supervisor.api.stdio import DEVNULL, Console, Streams, fds_of
 from ctr_supervisor.engine import container as containers
-from ctr_supervisor.engine import create as creation
-from ctr_supervisor.engine import exec as executing
-from ctr_supervisor.engine.container import PENDING
 from ctr_supervisor.engine.launch import KILL_TIMEOUT
-from ctr_supervisor.engine.options import CreateOptions, ExecOptions, check_terminal
 from ctr_supervisor.engine.runtime import Runtime
 
 if TYPE_CHECKING:
-    from ctr_common.spec import types as spec_types
     from ctr_supervisor.api.criu import CheckpointOptions, RestoreOptions
     from ctr_supervisor.api.process import Process
     from ctr_supervisor.api.types import Config, ContainerState, PressureLevel, Resources, Stats, Status
-
-logger = logging.getLogger("ctr_supervisor")
-
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-
-@contextmanager
-def errors_of_the_tree() -> Iterator[None]:
-    """Makes a CtrError of what the system says."""
-    try:
-        yield
-    except TimeoutError:
-        raise
-    except OSError as error:
-        raise CtrError.from_os_error(error) from error
-
-
-def runtime_for(
-    root: str, parent: ProgramParent | None = None, *, systemd_cgroup: bool = False, criu: str = ""
-) -> Runtime:
-    """The engine's surroundings; its log lines go to the logger `ctr_supervisor`."""
-    return Runtime(
-        root,
-        systemd_cgroup=systemd_cgroup,
-        criu=criu,
-        parent=parent or ProgramParent((0, 1, 2)),
-        debug=logger.isEnabledFor(logging.DEBUG),
-        log=lambda level, line: logger.log(LEVELS.get(level, logging.INFO), "%s", line),
-    )
-
-
-class _Executing(executing.Execution):
-    """An exec whose terminal has the size that the caller asks for, not that of our own terminal."""
-
-    def take_console(self, master: int) -> None:
-        """Where the master of the process's pty belongs."""
-        super().take_console(master)
-        give_size(self.console_master, self.process)
 
 
 class DirectContainer(Container):
@@ -178,128 +131,15 @@ class DirectContainer(Container):
                 if process.init:
                     self._start_init(process)
                 else:
-                    self._start_other(process)
+                    direct_start.start_other(self.engine(), process)
         except BaseException:
             process.disclaim()
             raise
         return process
 
-    def _streams(self, process: Process, terminal: bool) -> Streams:
-        return Streams((DEVNULL, DEVNULL, DEVNULL) if terminal else process.wanted_streams)
-
     def _start_init(self, process: Process, images: RestoreOptions | None = None) -> None:
-        directory = KeptStateDir(self._root, self._id)
-        directory.lock()
-        try:
-            config, state = self._pending(directory)
-            spec = process.described(
-                config.get("process"), lambda: os.open(state["rootfs"], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            )
-            whole: Any = {**config, "process": spec}
-            streams = self._streams(process, bool(spec.get("terminal")))
-            try:
-                directory.before = (config, state)
-                created = self._make(directory, process, spec_load.config_of(whole), streams, images)
-                status_directory = Fd(os.open(directory.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            except BaseException:
-                streams.close()
-                raise
-        finally:
-            directory.unlock()
-        streams.handed_over()
-        pid, pidfd = created.launched.pid, Fd(created.launched.pidfd.take())
-        handle: ends.Handle
-        if images is None:
-            child = handle = ends.Child(pid, pidfd, status_directory)
-            ends.children.add(child)
-        else:
-            status_directory.close()
-            handle = ends.Foreign(pid, pidfd, directory.path)
-        process.started(handle, streams.files(), self._console(created.console_master))
+        direct_start.start_init(self._root, self._id, self.engine, process, images)
         self._init = process
-        created.close()
-
-    def _pending(self, directory: KeptStateDir) -> tuple[Config, dict[str, Any]]:
-        """Configuration and state of a container that waits for its init process; the caller holds the lock.
-
-        Raises:
-            WrongState: it has one, or had.
-        """
-        container = self.engine()
-        if container.pid or PENDING not in container.state:
-            raise WrongState("container already has an init process")
-        state = {name: value for name, value in container.state.items() if name != "version"}
-        return container.config, state
-
-    def _make(
-        self,
-        directory: KeptStateDir,
-        process: Process,
-        whole: Config,
-        streams: Streams,
-        images: RestoreOptions | None,
-    ) -> creation.Created:
-        assert directory.before is not None
-        _, state = directory.before
-        pending, bundle = state[PENDING], state["bundle"]
-        extra = fds_of(process.extra_files)
-        options = CreateOptions(
-            console_socket=process.console_socket,
-            detach=bool(process.console_socket),
-            no_pivot=pending["no_pivot"],
-            no_new_keyring=pending["no_new_keyring"],
-            preserve_fds=len(extra),
-            networks=pending["networks"],
-        )
-        check_terminal(whole["process"], options)
-        parent = ProgramParent(streams.child, extra)
-        runtime = runtime_for(self._root, parent, systemd_cgroup=pending["systemd_cgroup"])
-        for warning in validate.check(whole, bundle, rootless=runtime.rootless_euid):
-            runtime.warn(warning)
-        if images is not None:
-            from ctr_supervisor.api import criu_direct
-
-            return criu_direct.restore(runtime, directory, whole, bundle, options, images)
-        making = Making(runtime, directory, whole, bundle, options)
-        try:
-            return making.run()
-        except BaseException:
-            making.undo()
-            raise
-
-    def _start_other(self, process: Process) -> None:
-        container = self.engine()
-        root = f"/proc/{container.pid}/root"
-        spec = process.described(
-            container.config.get("process"), lambda: os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        )
-        data = fastjson.dumps(spec).encode("utf-8", "surrogateescape")
-        checked: spec_types.Process = spec_load.parse(data, schema.PROCESS, "process")
-        extra = fds_of(process.extra_files)
-        options = ExecOptions(
-            console_socket=process.console_socket,
-            detach=bool(process.console_socket),
-            preserve_fds=len(extra),
-            ignore_paused=process.ignore_paused,
-            cgroup=process.cgroup,
-        )
-        streams = self._streams(process, bool(checked.get("terminal")))
-        try:
-            container.runtime.parent = ProgramParent(streams.child, extra)
-            executing.check(container, checked, options)
-            execution = _Executing(container, checked, options)
-            launched = execution.begin()
-        except BaseException:
-            streams.close()
-            raise
-        streams.handed_over()
-        child = ends.Child(launched.pid, Fd(launched.pidfd.take()))
-        ends.children.add(child)
-        process.started(child, streams.files(), self._console(execution.console_master))
-        execution.close()
-
-    def _console(self, master: Fd) -> Console | None:
-        return Console(master.take()) if master.number >= 0 else None
 
     def exec(self) -> None:
         """See the base."""

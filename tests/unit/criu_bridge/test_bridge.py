@@ -105,7 +105,7 @@ def test_what_is_no_message_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("values", [{"pid": 1}, {"images_dir_fd": 1, "nosuch": 2}])
 def test_a_message_with_fields_amiss_is_not_sent(values: dict) -> None:
-    with pytest.raises(ValueError, match=r"opts (lacks images_dir_fd|has no field nosuch)"):
+    with pytest.raises(ValueError, match=r"opts\b.*\b(images_dir_fd|nosuch)\b"):
         rpc.encode("opts", values)
 
 

@@ -23,9 +23,12 @@ class Docker:
         runtime: the OCI runtime, known to it as `ctrun` and its default.
         cgroup: name of the parent cgroup of all containers.
         driver: who makes the cgroups, `cgroupfs` or `systemd`.
+        experimental: with features that are experiments to Docker, such as checkpoints.
     """
 
-    def __init__(self, directory: Path, runtime: Path, cgroup: str, driver: str = "cgroupfs") -> None:
+    def __init__(
+        self, directory: Path, runtime: Path, cgroup: str, driver: str = "cgroupfs", *, experimental: bool = False
+    ) -> None:
         directory.mkdir()
         self.directory = directory
         self.cgroup = cgroup
@@ -51,6 +54,7 @@ class Docker:
             "exec-opts": [f"native.cgroupdriver={driver}"],
             "runtimes": {"ctrun": {"path": str(runtime)}, "less-capable": {"path": str(self._less_capable(runtime))}},
             "default-runtime": "ctrun",
+            "experimental": experimental,
         }
         (directory / "daemon.json").write_text(json.dumps(config))
         self.daemon = Daemon(["dockerd", "--config-file", directory / "daemon.json"], directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -170,9 +171,8 @@ def test_a_veth_pair_is_back_in_its_bridge_after_a_checkpoint_that_failed(
     program = box.directory / "dying-criu"
     log = box.work / "dump.log"
     waiting = f'while ! grep -qs "Running network-lock scripts" {log}; do :; done'
-    program.write_text(
-        f'#!/bin/sh\n[ "$1" != swrk ] || ({waiting}; kill -9 $$) &\nexec {shlex.quote(box.criu[1])} "$@"\n'
-    )
+    real = shlex.quote(box.criu[1])
+    program.write_text(f'#!/bin/sh\n[ "$1" != swrk ] || ({waiting}; kill -9 $$) &\nexec {real} "$@"\n')
     program.chmod(0o755)
     box.criu = ["--criu", str(program)]
     result = there("checkpoint", *where(box), box.container_id)
@@ -216,12 +216,18 @@ def test_a_container_is_restored_into_the_pid_namespace_of_somebody_else(box: Re
         assert Path(f"/proc/{box.pid}/ns/pid").stat().st_ino == inode
         box.checkpoint().ok()
         # Its pids are free once it is buried.
-        until("nobody is left in it", lambda: leaks.reap(known) or len(members(inode)) == 1)
+        until("nobody is left in it", lambda: buried(known, inode))
         box.restore().ok()
         assert Path(f"/proc/{box.pid}/ns/pid").stat().st_ino == inode
         assert box.counts() >= before
         box.end()
         holder.kill()
+
+
+def buried(known: set[int], inode: int) -> bool:
+    """Buries orphans of ours; whether the pid namespace has but its first process then."""
+    leaks.reap(known)
+    return len(members(inode)) == 1
 
 
 def members(inode: int) -> list[str]:

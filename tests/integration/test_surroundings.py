@@ -129,11 +129,13 @@ def test_a_creation_that_can_not_be_undone_tells_why_it_failed(
 ) -> None:
     """What it runs out of, for the state and for its removal, are fds."""
     words = [ctrun.path, "--root", directory / "root", "run", "-b", bundle(args=["true"]), container_id]
-    complaints = []
-    for limit in range(4, 16):
-        result = run("prlimit", f"--nofile={limit}:{limit}", *words)
+    complaints: list[str] = []
+    few, limit = 4, 4
+    # How many are enough is a matter of the host's cgroups.
+    while (result := run("prlimit", f"--nofile={limit}:{limit}", *words)).code != 0:
         assert result.code == 1, result
+        limit += 1
         complaints += [line for line in result.err.splitlines() if "level=error" in line]
         ctrun("--root", directory / "root", "delete", "--force", container_id).ok()
-    assert len(complaints) == 12
+    assert len(complaints) == limit - few > 5
     assert all("too many open files" in line and "removing state" not in line for line in complaints), complaints

@@ -74,6 +74,9 @@ def check(config: "Config", bundle: str, *, rootless: bool) -> "list[str]":
     _check_root(config, bundle, problems)
     _check_names(config, problems)
     _check_mounts(config.get("mounts") or [], problems, warnings)
+    kinds = [entry["type"] for entry in (config.get("linux") or {}).get("namespaces") or ()]
+    if config.get("mounts") and "mount" not in kinds:
+        warnings.append(".mounts: none of them is made, since without a mount namespace they would be the host's")
     _check_hooks(config, problems)
     if "" in (config.get("annotations") or {}):
         problems.add('.annotations[""]', "a key must not be empty")

@@ -294,3 +294,19 @@ def test_a_config_of_an_engine_is_checked_in_two_milliseconds() -> None:
         load.check(schema.CONFIG, config, None, Problems())
         best = min(best, time.perf_counter() - started)
     assert best < 0.002
+
+
+def test_a_name_in_another_case_is_taken_for_the_one_that_is_meant_as_in_go() -> None:
+    data = b'{"OCIVERSION": "1.0.0", "Linux": {"maskedpaths": ["/x"], "vendor": 1, "SECCOMP": null}}'
+    expected = {"ociVersion": "1.0.0", "linux": {"vendor": 1, "maskedPaths": ["/x"]}}
+    assert load.parse(data, schema.CONFIG, "config.json") == expected
+
+
+def test_a_name_in_its_own_case_goes_before_one_in_another() -> None:
+    data = b'{"ociVersion": "1.0.0", "ociversion": "2.0.0"}'
+    assert load.parse(data, schema.CONFIG, "config.json")["ociVersion"] == "1.0.0"
+
+
+def test_a_wrong_type_under_a_name_in_another_case_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"\.Hostname: expected a string, got number"):
+        load.parse(b'{"ociVersion": "1.0.0", "Hostname": 1}', schema.CONFIG, "config.json")

@@ -14,7 +14,7 @@ from ctr_common.kernel.constants import CGROUP2_SUPER_MAGIC, CGROUP_SUPER_MAGIC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 CGROUP_MAGICS = (CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC)
@@ -32,6 +32,8 @@ REMOVE_FIRST_PAUSE = 0.001
 
 # What a kernel says to somebody who may not touch a cgroup, or for whom /sys/fs/cgroup is read-only.
 DENIED = (errno.EPERM, errno.EACCES, errno.EROFS)
+# What it says of a cgroup that was removed meanwhile.
+GONE = (errno.ENOENT, errno.ENODEV)
 
 
 def failure(error: OSError, message: str, path: str, json_path: str = "", hint: str = "") -> CgroupError:
@@ -62,14 +64,15 @@ class Directory:
     Args:
         path: its absolute path; "" if the container has no cgroup for the controller.
         controller: what for, in the message of the error that a missing cgroup then is.
+        fd: of the opened directory, if it is there already; owned here.
     """
 
     __slots__ = ("_fd", "controller", "path")
 
-    def __init__(self, path: str, controller: str = "") -> None:
+    def __init__(self, path: str, controller: str = "", fd: int = -1) -> None:
         self.path = path
         self.controller = controller
-        self._fd = -1
+        self._fd = fd
 
     def __enter__(self) -> "Directory":
         return self
@@ -259,39 +262,95 @@ def processes(path: str) -> list[int]:
         CgroupError: the cgroup can't be read; with ENOENT or ENODEV when it is gone.
     """
     with Directory(path) as directory:
-        try:
-            text = directory.read("cgroup.procs")
-        except CgroupError as error:
-            # A threaded cgroup lists threads only (cgroup-v2, "Threads"); signals to one reach its process.
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-            text = directory.read("cgroup.threads")
+        return _processes_in(directory)
+
+
+def _processes_in(directory: Directory) -> list[int]:
+    try:
+        text = directory.read("cgroup.procs")
+    except CgroupError as error:
+        # A threaded cgroup lists threads only (cgroup-v2, "Threads"); signals to one reach its process.
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        text = directory.read("cgroup.threads")
     return [int(word) for word in text.split()]
 
 
-def below(path: str) -> list[str]:
-    """A cgroup and all cgroups below it, deepest last; empty if it is gone."""
-    found = [path]
-    for current in found:
-        try:
-            with os.scandir(current) as entries:
-                found += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise failure(error, "open", current) from None
-    return found
+def walk(path: str, visit: "Callable[[int], None]", leave: "Callable[[int, str], None] | None" = None) -> None:
+    """Goes through a cgroup and all below it, by one fd: what may be made there may be too deep for any path.
+
+    Args:
+        path: of the topmost one; nothing happens if it is gone.
+        visit: called with the fd of each, before those below it.
+        leave: called with the fd of the parent and the name of each but the topmost, after those below it.
+
+    Raises:
+        CgroupError: one can't be opened.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = open_directory(path)
+    except CgroupError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return
+    try:
+        names: list[str] = []
+        left = [_children(fd)]
+        visit(fd)
+        while True:
+            if left[-1]:
+                name = left[-1].pop()
+                try:
+                    lower = os.open(name, flags, dir_fd=fd)
+                except OSError as error:
+                    if error.errno not in GONE:
+                        raise
+                    continue
+                os.close(fd)
+                fd = lower
+                names.append(name)
+                left.append(_children(fd))
+                visit(fd)
+                continue
+            left.pop()
+            if not left:
+                return
+            upper = os.open("..", flags, dir_fd=fd)
+            os.close(fd)
+            fd = upper
+            name = names.pop()
+            if leave is not None:
+                leave(fd, name)
+    except OSError as error:
+        raise failure(error, "open", path) from None
+    finally:
+        os.close(fd)
+
+
+def _children(fd: int) -> list[str]:
+    try:
+        with os.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return []
 
 
 def all_processes(path: str) -> list[int]:
     """Processes of a cgroup and of all below it, each once; empty if it is gone."""
     found: dict[int, None] = {}
-    for current in below(path):
-        try:
-            found.update(dict.fromkeys(processes(current)))
-        except CgroupError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
-                raise
+
+    def visit(fd: int) -> None:
+        with Directory(path, fd=os.dup(fd)) as directory:
+            try:
+                found.update(dict.fromkeys(_processes_in(directory)))
+            except CgroupError as error:
+                if error.errno not in GONE:
+                    raise
+
+    walk(path, visit)
     return list(found)
 
 
@@ -323,29 +382,26 @@ def remove(paths: "Iterable[str]") -> None:
 
 def _remove_now(path: str) -> "OSError | None":
     """Removes a cgroup and what is below it; what stood in the way is returned."""
-    problem = None
     try:
         os.rmdir(path)
         return None
     except FileNotFoundError:
         return None
-    except OSError as error:
-        problem = error
-    try:
-        os.close(open_directory(path))
-    except CgroupError as gone:
-        if gone.errno != errno.ENOENT:
-            raise
-        return None
-    for current in reversed(below(path)):
+    except OSError:
+        pass
+
+    def leave(parent: int, name: str) -> None:
         try:
-            os.rmdir(current)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problem = error
+            os.rmdir(name, dir_fd=parent)
+        except OSError:
+            # What is left in it keeps the topmost one, too.
+            pass
+
+    walk(path, lambda _: None, leave)
     try:
-        os.lstat(path)
+        os.rmdir(path)
     except FileNotFoundError:
         return None
-    return problem
+    except OSError as error:
+        return error
+    return None

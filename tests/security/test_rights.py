@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.hostile import FOREVER, changed, plain, running, with_hook
+from tests.security.hostile import FOREVER, changed, end, plain, running, with_hook
 from tests.support.bundles import Bundles, Config, Mutator
 from tests.support.command import run
 from tests.support.runtime import Runtime
@@ -198,3 +198,30 @@ def test_a_hostile_user_database_neither_holds_up_nor_misleads(
         with running(ctrun, made, container_id):
             result = ctrun("exec", container_id, "sh", "-c", "echo $HOME", timeout=10)
     assert result.text == "/"
+
+
+def test_cgroups_that_are_too_deep_for_a_path_hide_no_process_and_are_removed(
+    ctrun: Runtime, bundle: Bundles, container_id: str
+):
+    """A container to which its cgroups were given can make them, each from the one above."""
+    ctrun("run", "-d", "-b", bundle(plain, args=FOREVER), container_id).ok()
+    ctrun("exec", "-d", container_id, *FOREVER).ok()
+    state = json.loads(Path(ctrun.state_root, container_id, "state.json").read_text())
+    paths = state["cgroup_paths"]
+    pids = json.loads(ctrun("ps", "--format", "json", container_id).text)
+    (other,) = set(pids) - {state["init_process_pid"]}
+    name = "a" * 250
+    directory = os.open(paths.get("devices") or paths[""], os.O_DIRECTORY)
+    for _ in range(4096 // len(name) + 1):
+        os.mkdir(name, dir_fd=directory)
+        lower = os.open(name, os.O_DIRECTORY, dir_fd=directory)
+        os.close(directory)
+        directory = lower
+    procs = os.open("cgroup.procs", os.O_WRONLY, dir_fd=directory)
+    os.write(procs, str(other).encode())
+    os.close(procs)
+    os.close(directory)
+    assert sorted(json.loads(ctrun("ps", "--format", "json", container_id).text)) == sorted(pids)
+    ctrun("kill", "--all", container_id, "KILL").ok()
+    end(ctrun, container_id)
+    assert [path for path in paths.values() if os.path.exists(path)] == []

@@ -92,6 +92,11 @@ CAUSES = (
         "a process id of the checkpoint is in use here: give the container a pid namespace of its own",
     ),
     Cause(
+        "cgroups",
+        r"cg: Can't move \d+ into",
+        "the cgroups of the checkpoint are not those of here: restore with the --manage-cgroups-mode of the checkpoint",
+    ),
+    Cause(
         "mount-sharing",
         r"unreachable sharing|--enable-external-(?:sharing|masters)",
         "a mount of the container shares its propagation with one outside: make it private in config.json",

@@ -175,6 +175,7 @@ def test_errors_of_a_log_come_with_the_lines_before_them_and_gaps() -> None:
         ("Some file locks are hold by dumping tasks! You can try --file-locks to dump them.", "file-locks"),
         ("Tracking memory is not available. Consider omitting --track-mem option.", "memory-tracking"),
         ("Pid 7 do not match expected 8", "pid-taken"),
+        ("cg: Can't move 1 into unified//x/cgroup.procs (-1/-1): No such file or directory", "cgroups"),
         ("mnt: No mapping for 83:(null) mountpoint", "mount-external"),
         ("File bin/busybox has bad size 1 (expect 2)", "file-changed"),
         ("kerndat_tcp_repair failed when initializing kerndat.", "loopback-down"),

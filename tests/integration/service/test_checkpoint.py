@@ -11,12 +11,15 @@ import pytest
 from ctr_common.errors import ConfigError, ContainerNotFound, WrongState
 from tests.support import criu
 from tests.support.bundles import Bundles
-from tests.support.supervised import Client
+from tests.support.command import run
+from tests.support.runtime import ROOT
+from tests.support.supervised import Client, Supervisor
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.needs_criu]
 
 LIMIT = 90
+CTRUN = ROOT / "bin/ctrun"
 COUNT = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/new; mv /dev/shm/new /dev/shm/count; done"
 
 
@@ -52,6 +55,23 @@ def test_a_container_goes_on_from_its_images(
     assert told[:4] == ["created", "started", "exited", "deleted"]
     client.ask("delete", id=container_id)
     assert os.listdir(directory / "images")
+
+
+def test_a_checkpoint_of_the_command_line_is_served(
+    supervisor: Supervisor, client: Client, bundle: Bundles, container_id: str, directory: Path
+) -> None:
+    pid = client.ask("run", id=container_id, bundle=str(bundle(args=["sh", "-c", COUNT])))["pid"]
+    until("it counts", lambda: counted(pid) > 10)
+    flags = [f"--supervisor={supervisor.socket}", "--root", supervisor.root, "--criu", criu.find(), "checkpoint"]
+    images = ["--image-path", directory / "images"]
+    commands = client.ask("status")["commands"]
+    run(CTRUN, *flags, *images, "--leave-running", container_id, timeout=LIMIT).ok()
+    before = counted(pid)
+    until("it goes on", lambda: counted(pid) > before)
+    run(CTRUN, *flags, *images, container_id, timeout=LIMIT).ok()
+    assert client.ask("status")["commands"] == commands + 2
+    assert isinstance(client.failure("state", id=container_id), ContainerNotFound)
+    assert (directory / "images/inventory.img").exists()
 
 
 def test_flags_are_checked(client: Client, bundle: Bundles, container_id: str, directory: Path) -> None:

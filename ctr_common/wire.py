@@ -11,6 +11,7 @@ instead).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
@@ -126,9 +127,35 @@ class Packet:
 
 
 def encode(body: dict[str, Any]) -> bytes:
-    """A message as bytes; text that is no UTF-8 (arguments, paths) passes unchanged."""
-    data: bytes = msgpack.packb(body, use_bin_type=True, unicode_errors="surrogateescape")
+    """A message as bytes; text that is no UTF-8 (arguments, paths) passes unchanged.
+
+    What JSON can say and msgpack can't comes as near as it can: integers beyond 64 bits as floats, surrogates of no
+    character as U+FFFD. A configuration may hold them, and must not be the end of who sends it.
+
+    Raises:
+        ProtocolError: (EINVAL) it can't be sent at all.
+    """
+    try:
+        try:
+            data: bytes = msgpack.packb(body, use_bin_type=True, unicode_errors="surrogateescape")
+        except (OverflowError, UnicodeEncodeError):
+            data = msgpack.packb(_sendable(body), use_bin_type=True, unicode_errors="surrogateescape")
+    except (OverflowError, RecursionError, TypeError, ValueError) as error:
+        raise ProtocolError(f"{body.get('type')} can't be sent: {error}", errno=errno.EINVAL) from None
     return data
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_sendable(name): _sendable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sendable(one) for one in value]
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return float(value)
+    if isinstance(value, str):
+        # Those of surrogateescape stand for bytes.
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" else c for c in value)
+    return value
 
 
 def decode(data: bytes) -> dict[str, Any]:
@@ -190,7 +217,8 @@ class Wire:
             fields: the rest of the map.
 
         Raises:
-            ProtocolError: the peer is gone, or takes nothing at this moment (a non-blocking socket).
+            ProtocolError: the peer is gone, or takes nothing at this moment (a non-blocking socket); EINVAL or
+                EMSGSIZE: this can't be sent to anybody.
         """
         body = {"type": type, **fields}
         if fds:
@@ -202,7 +230,7 @@ class Wire:
                 _kernel.sendmsg(self.fd, data, numbers)
                 return
             if len(data) > MESSAGE_MAX:
-                raise ProtocolError(f"{type} of {len(data)} bytes is more than {MESSAGE_MAX}")
+                raise ProtocolError(f"{type} of {len(data)} bytes is more than {MESSAGE_MAX}", errno=errno.EMSGSIZE)
             memfd = _kernel.memfd_sealed("ctr-message", data)
             try:
                 _kernel.sendmsg(self.fd, encode({"type": INDIRECT}), (memfd, *numbers))

@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.version import VERSION
 from ctr_common.wire import Packet, Wire
+from ctr_supervisor.service import options
 from ctr_supervisor.service.events import Subscription
 from ctr_supervisor.service.loop import HUNG_UP, READABLE, WRITABLE, Loop
 
@@ -26,6 +28,15 @@ CREDENTIALS = struct.Struct("iII")
 SO_PEERGROUPS = 59
 # Bytes, four for a group; Python takes no larger buffer. Of somebody in more groups only the primary one is known.
 GROUPS_SIZE = 1024
+
+
+# What a message fails with that can't be sent to anybody: too large, or more than msgpack has words for.
+UNSENDABLE = (errno.EINVAL, errno.EMSGSIZE)
+
+
+def instead(error: ProtocolError, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of an error in place of an answer that can't be sent."""
+    return {"error": error.as_dict(), **{name: fields[name] for name in ("seq",) if name in fields}}
 
 
 class Peer:
@@ -127,6 +138,10 @@ class Connection:
                 # Out of fds, as a rule: nobody but this client is to notice.
                 packet.close()
                 self.answer_error(packet, CtrError.from_os_error(error))
+            except Exception as error:  # a mistake of ours must not end what serves everybody else
+                packet.close()
+                options.log("".join(traceback.format_exception(error)).rstrip())
+                self.answer_error(packet, CtrError(f"internal error: {error!r}"))
             return
         with packet:
             try:
@@ -191,7 +206,7 @@ class Connection:
                 return
             except ProtocolError as error:
                 if error.errno != errno.EAGAIN:
-                    self.close()
+                    self._not_sent(type, error, fields)
                     return
         if len(self._waiting) >= WAITING_MAX:
             self.close()
@@ -208,15 +223,28 @@ class Connection:
         self._waiting.append((type, kept, fields))
         self.loop.change(self.wire.fileno(), READABLE | WRITABLE | HUNG_UP)
 
+    def _not_sent(self, type: str, error: ProtocolError, fields: dict[str, Any]) -> None:
+        """The peer is gone; or what there is to say can't be said, which is said."""
+        if error.errno in UNSENDABLE and type != "error":
+            self.send("error", **instead(error, fields))
+        else:
+            self.close()
+
     def _flush(self) -> None:
         while self._waiting:
             kind, fds, fields = self._waiting[0]
             try:
                 self.wire.send(kind, fds, **fields)
             except ProtocolError as error:
-                if error.errno != errno.EAGAIN:
+                if error.errno == errno.EAGAIN:
+                    return
+                if error.errno not in UNSENDABLE:
                     self.close()
-                return
+                    return
+                self._waiting[0] = ("error", {}, instead(error, fields))
+                for fd in fds.values():
+                    os.close(fd)
+                continue
             self._waiting.popleft()
             for fd in fds.values():
                 os.close(fd)

@@ -369,6 +369,6 @@ def load_config(entry: Entry) -> dict[str, Any]:
 
     try:
         config: dict[str, Any] = fastjson.loads(entry.directory.read(CONFIG_FILE))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise StateError(f"{entry.directory.file(CONFIG_FILE)}: {error}") from None
     return config

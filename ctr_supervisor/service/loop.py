@@ -15,6 +15,9 @@ WRITABLE = select.EPOLLOUT
 # The peer has closed its end, or half of it: told even to who waits for nothing else.
 HUNG_UP = select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR
 
+# Seconds; epoll_wait(2) takes no more milliseconds than an int has, and a timer may be for never.
+PATIENCE_MAX = 3600.0
+
 
 class Timer:
     """A call to come; made by `Loop.call_later`.
@@ -135,7 +138,7 @@ class Loop:
             heapq.heappop(self._timers)
         if not self._timers:
             return timeout
-        left = max(0.0, self._timers[0][0] - time.monotonic())
+        left = min(max(0.0, self._timers[0][0] - time.monotonic()), PATIENCE_MAX)
         return left if timeout is None else min(left, timeout)
 
     def _call_timers(self) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import pytest
@@ -481,3 +482,32 @@ def test_errors_say_no_more_than_errors_say(supervisor: Supervisor) -> None:
         failure = client.failure("exec", id="nobody", process={"args": ["x"], "cwd": "/"})
     assert isinstance(failure, CtrError)
     assert "Traceback" not in str(failure)
+
+
+@pytest.mark.needs_busybox
+def test_a_container_with_an_odd_configuration_is_told_of_as_well_as_can_be(
+    supervisor: Supervisor, bundle: Bundles, new_container_id: Callable[[], str]
+) -> None:
+    """Numbers that JSON can write and msgpack can't, and nesting that not every side can follow."""
+    odd, deep = new_container_id(), new_container_id()
+
+    def make_odd(config: dict[str, Any]) -> None:
+        config["process"]["args"] = ["sleep", "1000"]
+        config["org.example.number"] = 10**30
+
+    def make_deep(config: dict[str, Any]) -> None:
+        config["process"]["args"] = ["sleep", "1000"]
+        config["org.example.list"] = []
+        for _ in range(400):
+            config["org.example.list"] = [config["org.example.list"]]
+
+    with supervisor.client() as client:
+        client.ask("run", id=odd, bundle=str(bundle(make_odd)))
+        client.ask("run", id=deep, bundle=str(bundle(make_deep)))
+        assert client.ask("config", id=odd)["config"]["org.example.number"] == 1e30
+        assert {one["id"] for one in client.ask("list")["containers"]} == {odd, deep}
+        client.send("config", id=deep)
+        with client.receive() as packet:
+            assert packet.type in ("result", "error"), packet.body
+        for name in (odd, deep):
+            client.ask("delete", id=name, force=True)

@@ -337,7 +337,6 @@ def test_kill_all_ends_every_process_of_a_shared_pid_namespace(
     ctrun("delete", container_id).ok()
 
 
-@pytest.mark.covers("verb ps", "ps --format")
 def test_a_container_that_is_deleted_while_it_is_killed_was_killed(
     ctrun: Runtime, bundle: Bundles, container_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +353,7 @@ def test_a_container_that_is_deleted_while_it_is_killed_was_killed(
     assert ctrun.status(container_id) == ""
 
 
+@pytest.mark.covers("verb ps", "ps --format")
 def test_ps_lists_the_processes_of_the_container_only(ctrun: Runtime, bundle: Bundles, container_id: str) -> None:
     ctrun("run", "-d", "-b", bundle(args=FOREVER), container_id).ok()
     assert json.loads(ctrun("ps", "--format", "json", container_id).text) == [ctrun.state(container_id)["pid"]]

@@ -26,6 +26,8 @@ from ctr_supervisor.service.telling import Teller
 LAG = 0.05
 # Where the kernel does not tell exit statuses, how long the keeper gets to write one down.
 KEEPER_TIME = 1.0
+# How long who starts a container that has ended already gets to say so; one that was stopped holds up nobody.
+STARTER_TIME = 2.0
 
 
 class Observer:
@@ -317,18 +319,18 @@ class Observer:
         self._pidfds.let_go(entry)
         self._tell_end(entry)
 
-    def _tell_end(self, entry: Entry) -> None:
-        if entry.fifo and self.entries.get(entry.id) is entry and entry.directory.is_locked():
+    def _tell_end(self, entry: Entry, patience: float = STARTER_TIME) -> None:
+        if patience > 0 and entry.fifo and self.entries.get(entry.id) is entry and entry.directory.is_locked():
             # Who starts it is about to remove the fifo; what comes first is to be told first.
-            self.loop.call_later(LAG, lambda: self._tell_end_late(entry))
+            self.loop.call_later(LAG, lambda: self._tell_end_late(entry, patience - LAG))
         else:
             self.teller.end(entry)
 
-    def _tell_end_late(self, entry: Entry) -> None:
+    def _tell_end_late(self, entry: Entry, patience: float) -> None:
         if self.entries.get(entry.id) is entry and "exited" not in entry.told:
             entry.look_for_fifo()
             if entry.fifo:
-                self._tell_end(entry)
+                self._tell_end(entry, patience)
             else:
                 self.teller.progress(entry)
             self.refresh()

@@ -9,7 +9,7 @@ new program: takes them over, starts a pool of its own, answers the request; job
 import os
 from typing import TYPE_CHECKING, Any
 
-from ctr_common.errors import CtrError, StateError, WrongState
+from ctr_common.errors import CtrError, ProtocolError, StateError, WrongState
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.version import VERSION as RELEASE
@@ -251,7 +251,11 @@ def ask(path: str) -> int:
             raise StateError("no supervisor serves this socket", path=path, errno=error.errno or 0) from None
         wire = Wire(connected.detach(), "supervisor")
     with wire:
-        wire.send("hello", None, version=PROTOCOL_VERSION, client=f"ctr-supervisor {RELEASE}")
+        try:
+            wire.send("hello", None, version=PROTOCOL_VERSION, client=f"ctr-supervisor {RELEASE}")
+        except ProtocolError:
+            # What it said before it hung up comes first, and says why.
+            pass
         wire.expect("hello", timeout=CHECK_TIME).close()
         wire.send("upgrade")
         with wire.expect("result", timeout=2 * CHECK_TIME) as packet:

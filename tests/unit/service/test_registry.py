@@ -269,6 +269,24 @@ def test_the_start_of_a_container_that_ends_at_once_is_told_first(
 
 
 @needs_statuses
+def test_a_starter_that_hangs_holds_up_nobody_who_waits(
+    pretend: Pretender, registry: Registry, loop: Loop, told: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.Observer._tell_end, "__defaults__", (0.1,))
+    pid = pretend.create("c")
+    statuses: list[int | None] = []
+    registry.wait("c", statuses.append)
+    hanging = pretend.directory("c")
+    hanging.lock()
+    pretend.kill(pid)
+    pretend.reap(pid)
+    serve_until(loop, lambda: statuses == [137])
+    hanging.unlock()
+
+    assert names(told) == [("c", "created"), ("c", "exited")]
+
+
+@needs_statuses
 def test_a_container_that_is_killed_before_its_start_was_never_started(
     pretend: Pretender, registry: Registry, loop: Loop, told: Events
 ) -> None:

@@ -13,6 +13,7 @@ from ctr_supervisor import aio
 from tests.integration.api.conftest import ENVIRONMENT, Make, init, script
 from tests.support import criu
 from tests.support.bundles import Config
+from tests.support.slowness import SLOWNESS
 from tests.support.supervised import Supervisor
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_busybox, pytest.mark.needs_ctr_init, pytest.mark.needs_criu]
@@ -30,7 +31,7 @@ def counted(container: api.Container) -> int:
     return int(output)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * SLOWNESS)
 def test_a_restored_container_goes_on_where_it_was(make: Make, config: Config, directory: Path):
     images, path = str(directory / "images"), str(criu.find())
     quiet = {"stdout": api.DEVNULL, "stderr": api.DEVNULL}
@@ -56,7 +57,7 @@ QUIET = {"stdout": api.DEVNULL, "stderr": api.DEVNULL}
 
 
 @pytest.mark.needs_criu_feature("mem_dirty_track")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * SLOWNESS)
 def test_a_checkpoint_after_a_pre_dump_has_little_left_to_write(make_any: Make, directory: Path):
     path, container = str(criu.find()), make_any()
     with container.run(init(LARGE, **QUIET)) as process:
@@ -101,7 +102,7 @@ def test_a_pre_dump_is_refused_in_the_same_words_for_asyncio(
     asyncio.run(main())
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 * SLOWNESS)
 def test_a_supervisor_checkpoints_with_the_criu_that_it_is_told(
     supervisor: api.Supervisor, config: Config, new_container_id: Callable[[], str], directory: Path
 ):

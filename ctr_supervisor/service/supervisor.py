@@ -80,13 +80,16 @@ class Supervisor:
         # Their order is that of `saved`.
         self.restored = succession.restore(self, saved) if saved is not None else []
         self.undo_half_made()
-        # What was too young to be judged.
+        # Whose creator was still at it.
         loop.call_later(2 * HALF_MADE_AFTER, self.undo_half_made)
 
     def undo_half_made(self) -> None:
-        """Has what dead creators left removed."""
-        for container_id in self.registry.half_made():
+        """Has what dead creators left removed, and looks again while something is too young to be judged."""
+        found = self.registry.half_made()
+        for container_id in found:
             self._start_own({"type": "delete", "id": container_id, "force": True})
+        if set(self.registry.half_made(0)).difference(found):
+            self.loop.call_later(LOOK_AGAIN_AFTER, self.undo_half_made)
 
     def kill_all(self, container_id: str) -> None:
         """Has every process in a container's cgroups killed; does not wait for it."""

@@ -34,6 +34,8 @@ TOLD_BY_JOBS = ("updated",)
 # What accept(2) says when it is not the client's fault, and for how long it is not asked again then, in seconds.
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ACCEPT_PAUSE = 1.0
+# Seconds between looks at what may be half made.
+LOOK_AGAIN_AFTER = 2.0
 
 
 class Supervisor:

@@ -14,7 +14,7 @@ from tests.integration.api.conftest import ENVIRONMENT, Make, init, script
 from tests.support import criu
 from tests.support.bundles import Config
 from tests.support.slowness import SLOWNESS
-from tests.support.supervised import Supervisor
+from tests.support.supervised import Supervisor, readable
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_busybox, pytest.mark.needs_ctr_init, pytest.mark.needs_criu]
 
@@ -66,7 +66,10 @@ def test_a_checkpoint_after_a_pre_dump_has_little_left_to_write(make_any: Make, 
         before = container.pre_dump(api.CheckpointOptions(str(directory / "one"), criu_path=path))
         assert container.status == "running"
         told = container.checkpoint(api.CheckpointOptions(str(directory / "two"), criu_path=path, parent_path="../one"))
-        assert process.wait(60) == 137
+        # How it ended is known no more on kernels before 6.15: a checkpoint leaves nothing but the images.
+        assert readable(process.pidfd)
+    with pytest.raises(api.ContainerNotFound):
+        assert container.status
     assert told["stats"]["pages_skipped_parent"] > 256
     assert told["stats"]["pages_written"] < before["stats"]["pages_written"]
 

@@ -146,7 +146,12 @@ def running(directory: Path, *, v2: bool = False, cgroups: bool = True) -> Itera
         for process in (service, daemon):
             if process is not None:
                 process.terminate()
-                process.wait(20)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    # What is left would be found by the collector, in the middle of another test.
+                    process.kill()
+                    process.wait()
                 assert process.stdout
                 process.stdout.close()
         if missing:

@@ -152,6 +152,7 @@ def running(directory: Path, *, v2: bool = False, cgroups: bool = True) -> Itera
                     # What is left would be found by the collector, in the middle of another test.
                     process.kill()
                     process.wait()
+                    raise
                 assert process.stdout
                 process.stdout.close()
         if missing:

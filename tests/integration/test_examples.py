@@ -118,6 +118,20 @@ def test_drive_the_bridge_saves_a_tree_and_lets_it_go_on(scratch: Path) -> None:
     assert 3 < dumped < restored
     assert "hint: a process has an established TCP connection" in out
     assert os.listdir(scratch) == []
+    assert processes_with(str(scratch)) == []
+
+
+def processes_with(word: str) -> list[str]:
+    """Command lines of processes that have a word in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if word in line:
+            found.append(line)
+    return found
 
 
 @needs_jq

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctr_supervisor.service.parents import ClientParent
 
 STDIO = ("stdin", "stdout", "stderr")
+SIGTERM = 15
 
 
 def prepare() -> Callable[[Packet, Wire], bool]:
@@ -34,11 +35,14 @@ def prepare() -> Callable[[Packet, Wire], bool]:
 
     from ctr_common.spec import load
     from ctr_init import inside
+    from ctr_supervisor.cli import interrupts
     from ctr_supervisor.process.parent import executable
 
     for module in PRELOADED:
         importlib.import_module(module)
     load.keep_what_is_right()
+    # Sent by Job.end, when the client is gone: what is half made is undone first.
+    interrupts.come_by(SIGTERM)
     binary = executable()
     home = inside.find_home()
 
@@ -129,24 +133,28 @@ def serve_command(packet: Packet, parent: "ClientParent", report_done: Callable[
     Returns:
         The exit status.
     """
+    from ctr_supervisor.cli import interrupts
     from ctr_supervisor.cli.main import main
 
     put_on_surroundings(packet)
     argv = packet.texts("argv")
     sys.argv = argv
-    status = main(argv[1:], parent)
-    report_done()
-    if not parent.handed_over:
-        try:
-            parent.settle()
-        except CtrError:
-            # What the client could not do made the command fail, and has been told.
-            pass
-        try:
-            parent.wire.send("exit", None, status=status)
-        except ProtocolError:
-            # The client is gone; there is nobody to be told.
-            pass
+    try:
+        status = main(argv[1:], parent)
+        report_done()
+        if not parent.handed_over:
+            try:
+                parent.settle()
+            except CtrError:
+                # What the client could not do made the command fail, and has been told.
+                pass
+            try:
+                parent.wire.send("exit", None, status=status)
+            except ProtocolError:
+                # The client is gone; there is nobody to be told.
+                pass
+    finally:
+        interrupts.release()
     return status
 
 

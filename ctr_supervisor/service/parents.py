@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctr_common.bootstrap import boolean, u32
+from ctr_common.errors import ProtocolError
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
 from ctr_common.wire import ERROR, Wire
@@ -88,12 +89,19 @@ class ClientParent(Parent):
                 with answer:
                     if answer.type == ERROR:
                         raise answer.error()
-                    self.wire.send("reap", None, pid=answer.get("pid", int, 0))
+                    self._have_reaped(answer.get("pid", int, 0))
 
     def wait(self, pid: int) -> int:
         """Never: it is the client's to wait for, and soon, since the end of a pid namespace waits for it."""
-        self.wire.send("reap", None, pid=pid)
+        self._have_reaped(pid)
         raise ChildProcessError(errno.ECHILD, os.strerror(errno.ECHILD))
+
+    def _have_reaped(self, pid: int) -> None:
+        try:
+            self.wire.send("reap", None, pid=pid)
+        except ProtocolError:
+            # Its children are somebody else's by now, and what is to be undone must be undone all the same.
+            pass
 
     def check_preserved_fds(self, count: int) -> None:
         """The client has them, and looks for itself when it is told to spawn."""

@@ -153,11 +153,15 @@ class Supervisor:
         self.connections.discard(connection)
         self.answers.forget(connection)
         self.order.forget(connection)
-        for found in list(self.dispatch.jobs.values()):
-            if found.connection is connection:
-                found.connection = None
-                if found.ends_with_client:
-                    found.end()
+        without_client = [found for found in self.dispatch.jobs.values() if found.connection is connection]
+        for found in without_client:
+            found.connection = None
+        if any(found.ends_with_client for found in without_client):
+            # A worker whose report lies there unread does another client's job by now.
+            self.loop.drain_urgent()
+        for found in without_client:
+            if found.ends_with_client and found.number in self.dispatch.jobs:
+                found.end()
 
     def handle(self, connection: Connection, request: Packet) -> None:
         """One request of a client; owns the packet.

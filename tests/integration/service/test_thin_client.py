@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -186,3 +188,53 @@ def hook(bundle: Path, script: str) -> None:
     config = json.loads(path.read_text())
     config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
     path.write_text(json.dumps(config))
+
+
+def is_gone(root: Path, container_id: str) -> bool:
+    """Whether there is nothing of a container: no state, no cgroup, no process."""
+    for tasks in Path("/proc").glob("[0-9]*/cgroup"):
+        try:
+            if f"/{container_id}\n" in tasks.read_text():
+                return False
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return not (root / container_id).exists() and not list(Path("/sys/fs/cgroup").glob(f"*/{container_id}"))
+
+
+def test_a_client_that_is_interrupted_while_a_hook_runs_leaves_nothing(
+    supervisor: Supervisor, start: Start, cheap_bundle: Cheap, container_id: str, tmp_path: Path
+):
+    made = cheap_bundle("sleep", "600")
+    config = json.loads((made / "config.json").read_text())
+    ready = tmp_path / "ready"
+    config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f": >{ready}; exec sleep 600"]}]}
+    (made / "config.json").write_text(json.dumps(config))
+    root = tmp_path / "of-an-engine"
+    client = start("--root", root, "create", "-b", made, container_id)
+    until("the hook runs", ready.exists)
+    client.send_signal(signal.SIGINT)
+    client.wait(LIMIT)
+    assert client.returncode == -signal.SIGINT
+    until("nothing is left", partial(is_gone, root, container_id))
+
+
+def test_a_client_that_is_interrupted_at_any_moment_leaves_a_whole_container_or_nothing(
+    supervisor: Supervisor, start: Start, cheap_bundle: Cheap, direct: Runtime, container_id: str, tmp_path: Path
+):
+    made = cheap_bundle("sleep", "600")
+    root = tmp_path / "of-an-engine"
+    engine = Runtime(direct.path, root)
+    ends = []
+    for number in range(30):
+        name = f"{container_id}-{number}"
+        client = start("--root", root, "create", "-b", made, name)
+        # Moments, not a wait for anything.
+        time.sleep(number / 1500)
+        client.send_signal(signal.SIGINT)
+        client.wait(LIMIT)
+        assert client.returncode in (0, 1, -signal.SIGINT)
+        until("it is whole or gone", lambda name=name: is_gone(root, name) or engine.status(name) == "created")  # type: ignore[misc]
+        if not is_gone(root, name):
+            engine("delete", "--force", name).ok()
+            ends.append(client.returncode)
+    assert len(ends) < 30

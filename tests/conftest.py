@@ -28,8 +28,14 @@ unexpected_skips: list[str] = []
 
 
 def pytest_configure() -> None:
-    """Lets a run that is told to end clean up as one that is interrupted from the keyboard."""
+    """Lets a run that is told to end clean up as one that is interrupted from the keyboard.
+
+    Whoever runs the tests in the background of a shell ignores Ctrl-C, and so would every program that they start.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,10 @@ PATIENCE = 20.0
 
 def main() -> int:
     """Starts a supervisor, runs pytest, and looks whether the supervisor was used; returns the exit status."""
+    # See `pytest_configure` in conftest.py: the supervisor and its workers come before it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) == signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     with tempfile.TemporaryDirectory(prefix="ctrsup-") as place:
         directory = Path(place)
         directory.chmod(0o755)

@@ -19,6 +19,8 @@ from ctr_supervisor.service.loop import HUNG_UP, READABLE, WRITABLE, Loop
 PROTOCOL_VERSION = 1
 CAPABILITIES = ["command", "containers", "events", "upgrade"]
 
+# Messages of a client that are thrown away before it is let go.
+LAST_WORDS = 16
 # Answers that wait for a client to read; one that has so many waiting is not worth more memory.
 WAITING_MAX = 1024
 
@@ -190,7 +192,21 @@ class Connection:
     def fail(self, error: CtrError) -> None:
         """Says what is wrong, and ends the connection."""
         self.send("error", error=error.as_dict())
+        self._let_be_said()
         self.close()
+
+    def _let_be_said(self) -> None:
+        """Takes what has come: a socket that is closed with something unread takes back what it said (unix(7))."""
+        for _ in range(LAST_WORDS):
+            try:
+                packet = None if self.closed else self.wire.receive()
+            except ProtocolError as error:
+                if error.errno:
+                    return
+                continue
+            if packet is None:
+                return
+            packet.close()
 
     def send(self, type: str, fds: dict[str, int] | None = None, /, **fields: Any) -> None:
         """Sends a message now, or when the client reads again; a client that never does is let go.

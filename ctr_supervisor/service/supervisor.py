@@ -31,6 +31,8 @@ from ctr_supervisor.service.waits import Waits
 LOGGED = ("warning", "error")
 # Events that nothing shows but the report of the job; the registry sees the others by itself.
 TOLD_BY_JOBS = ("updated",)
+# Connections taken in one round.
+ACCEPTED = 32
 # What accept(2) says when it is not the client's fault, and for how long it is not asked again then, in seconds.
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ACCEPT_PAUSE = 1.0
@@ -124,23 +126,23 @@ class Supervisor:
     # -- clients
 
     def _accept(self, _: int) -> None:
-        """One connection: the loop comes back for the next."""
-        try:
-            connected, _address = self.listener.accept()
-        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-            return
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            # The listener would be readable at once again.
-            options.log(f"ignoring those who connect, for {ACCEPT_PAUSE:g} s: {error.strerror}")
-            self.loop.remove(self.listener.fileno())
-            self.loop.call_later(ACCEPT_PAUSE, lambda: self.loop.add(self.listener.fileno(), self._accept))
-            return
-        connected.setblocking(False)
-        connection = self.add_connection(Peer(connected), Wire(connected.detach(), "client"))
-        if not connection.peer.may_connect(self.group):
-            connection.fail(ProtocolError(f"uid {connection.peer.uid} may not use this supervisor"))
+        for _count in range(ACCEPTED):
+            try:
+                connected, _address = self.listener.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                # The listener would be readable at once again.
+                options.log(f"ignoring those who connect, for {ACCEPT_PAUSE:g} s: {error.strerror}")
+                self.loop.remove(self.listener.fileno())
+                self.loop.call_later(ACCEPT_PAUSE, lambda: self.loop.add(self.listener.fileno(), self._accept))
+                return
+            connected.setblocking(False)
+            connection = self.add_connection(Peer(connected), Wire(connected.detach(), "client"))
+            if not connection.peer.may_connect(self.group):
+                connection.fail(ProtocolError(f"uid {connection.peer.uid} may not use this supervisor"))
 
     def add_connection(self, peer: Peer, wire: Wire) -> Connection:
         """Serves somebody who has connected."""

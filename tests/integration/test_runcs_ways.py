@@ -128,7 +128,7 @@ def test_sigkill_ends_what_an_init_process_without_a_pid_namespace_left_behind(
     ctrun("delete", container_id).ok()
 
 
-@pytest.mark.covers(".hooks.startContainer")
+@pytest.mark.covers(".hooks.startContainer[].env")
 def test_a_start_container_hook_without_an_environment_has_that_of_the_process(
     ctrun: Runtime, bundle: Bundles, container_id: str
 ) -> None:

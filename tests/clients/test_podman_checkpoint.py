@@ -13,7 +13,8 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_podman, pytest.mark.needs_criu]
 
-COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done"
+# By rename: between the opening and the write of a redirection a reader finds nothing.
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /next; mv /next /count; sleep 0.05; done"
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ class Restoration(create.Creation, criu.Listener):
 
     Attributes:
         result: what the bridge said in the end.
+        criu_pid: of CRIU while it works.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Restoration(create.Creation, criu.Listener):
         self.criu_flags = criu_flags
         self.report = progress
         self.result: dict[str, Any] = {}
+        self.criu_pid = 0
 
     def restore(self, *, adopt: bool, stay: bool = True) -> create.Created:
         """All of it, in order.
@@ -231,6 +233,7 @@ class Restoration(create.Creation, criu.Listener):
     def started(self, pid: int) -> "list[tuple[str, str]]":
         """CRIU goes into the container's cgroups, and what it forks is born there."""
         assert self.cgroups is not None
+        self.criu_pid = pid
         self.cgroups.apply(pid)
         from ctr_supervisor.cgroups import manager
 
@@ -267,11 +270,27 @@ class Restoration(create.Creation, criu.Listener):
         try:
             criu_lsm.check(self.criu_flags.lsm_profile, self.launched.pid)
         except BaseException:
-            try:
-                _kernel.pidfd_send_signal(self.launched.pidfd.fileno(), SIGKILL)
-            except ProcessLookupError:
-                pass
+            self.kill_held(self.launched)
             raise
+
+    def kill_held(self, launched: launch.Launched) -> None:
+        """Ends processes that CRIU traces, and CRIU with them.
+
+        The end of a pid namespace waits until all in it are reaped, those that are traced by their tracer first; CRIU
+        meanwhile waits for the namespace's init alone, and neither would ever end.
+        """
+        assert self.cgroups is not None
+        try:
+            # first, for CRIU's end lets go of those that live
+            _kernel.pidfd_send_signal(launched.pidfd.fileno(), SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.cgroups.kill(SIGKILL)
+        try:
+            # It is in those cgroups, where there are any. The bridge, who is to reap it, waits for our answer.
+            os.kill(self.criu_pid, SIGKILL)
+        except ProcessLookupError:
+            pass
 
     def record_restored(self, pid: int) -> None:
         """Writes down the process; done once, from the first notification that tells its pid."""

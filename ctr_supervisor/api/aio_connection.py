@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import socket
 from collections.abc import Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from ctr_common.errors import CtrError, ProtocolError, from_dict
+from ctr_common.errors import CtrError, ProtocolError
 from ctr_common.wire import ERROR, Packet, Wire
 from ctr_supervisor.api import operations
 from ctr_supervisor.api.aio_base import done
+from ctr_supervisor.api.exchange import Events, Exchange
 from ctr_supervisor.api.operations import Ask
 
 T = TypeVar("T")
-
-
-class Events(Protocol):
-    """Where the events of a subscription go; a queue is one."""
-
-    def put_nowait(self, told: dict[str, Any] | None, /) -> None:
-        """One more, or None: there will be no more."""
 
 
 class Connection:
@@ -42,13 +35,8 @@ class Connection:
         self._socket = connected
         self._wire = wire
         self._loop = asyncio.get_running_loop()
-        self._seq = itertools.count(1)
         self._sending = asyncio.Lock()
-        self._pending: dict[int, asyncio.Future[Packet]] = {}
-        self._subscriptions: dict[int, Events] = {}
-        # The loop itself keeps no task alive.
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failure: CtrError | None = None
+        self._exchange = Exchange()
         self.hello: dict[str, Any] = {}
         self.greeted: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_reader(wire.fileno(), self._read)
@@ -64,44 +52,22 @@ class Connection:
                 self._fail(error)
 
     def _dispatch(self, packet: Packet) -> None:
-        seq = packet.body.get("seq")
-        if not self.greeted.done():
-            with packet:
-                if packet.type == ERROR:
-                    raise packet.error()
-                self.hello = operations.check_hello(packet)
-                self.greeted.set_result(None)
+        if self.greeted.done():
+            self._exchange.take(packet)
             return
-        if packet.type == "event":
-            with packet:
-                events = self._subscriptions.get(seq) if isinstance(seq, int) else None
-                if events is not None:
-                    events.put_nowait(packet.body)
-            return
-        future = self._pending.pop(seq, None) if isinstance(seq, int) else None
-        if future is None or future.done():
-            packet.close()
-            if packet.type == ERROR and not isinstance(seq, int):
+        with packet:
+            if packet.type == ERROR:
                 raise packet.error()
-        elif packet.type == ERROR:
-            packet.close()
-            future.set_exception(packet.error())
-        else:
-            future.set_result(packet)
+            self.hello = operations.check_hello(packet)
+            self.greeted.set_result(None)
 
     def _fail(self, error: CtrError) -> None:
-        if self._failure is not None:
+        if self._exchange.failure is not None:
             return
-        self._failure = error
         self._loop.remove_reader(self._wire.fileno())
         if not self.greeted.done():
             self.greeted.set_exception(error)
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(from_dict(error.as_dict()))
-        self._pending.clear()
-        for events in self._subscriptions.values():
-            events.put_nowait(None)
+        self._exchange.fail(error)
 
     async def _send(self, ask: Ask, seq: int) -> None:
         async with self._sending:
@@ -131,39 +97,27 @@ class Connection:
         Returns:
             seq and answer, which the caller closes.
         """
-        if self._failure is not None:
-            raise from_dict(self._failure.as_dict())
-        seq = next(self._seq)
-        future: asyncio.Future[Packet] = self._loop.create_future()
-        self._pending[seq] = future
-        if events is not None:
-            self._subscriptions[seq] = events
+        answer: asyncio.Future[Packet] = self._loop.create_future()
+        seq = self._exchange.begin(answer, events)
         try:
             await self._send(ask, seq)
-            return seq, await future
+            return seq, await answer
         except BaseException:
-            self._pending.pop(seq, None)
-            self._subscriptions.pop(seq, None)
-            if future.done() and not future.cancelled() and future.exception() is None:
-                future.result().close()
+            self._exchange.give_up(ask, seq, self._send_if_room)
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                answer.result().close()
             raise
 
-    async def forget(self, seq: int) -> None:
-        """Nobody reads the events of a subscription any more."""
-        events = self._subscriptions.pop(seq, None)
-        if events is not None:
-            events.put_nowait(None)
-            try:
-                (await self.request(Ask("unsubscribe", {"to": seq})))[1].close()
-            except CtrError:
-                pass  # the connection has ended meanwhile
+    def _send_if_room(self, ask: Ask, seq: int) -> None:
+        """Sends a request whose answer nobody waits for; a supervisor that takes none now is stuck, or gone."""
+        try:
+            self._wire.send(ask.type, None, **ask.fields, seq=seq)
+        except ProtocolError:
+            pass
 
-    def forget_soon(self, seq: int) -> None:
-        """As `forget`, for those who can't wait for it."""
-        if not self._loop.is_closed():
-            task = self._loop.create_task(self.forget(seq))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def forget(self, seq: int) -> None:
+        """Nobody reads the events of a subscription any more."""
+        self._exchange.forget(seq, self._send_if_room)
 
     async def drive(self, operation: Generator[Ask, Packet, T]) -> T:
         """Carries an operation out."""

@@ -89,7 +89,7 @@ class SupervisedEvents(EventStream):
     async def close(self) -> None:
         """See the base."""
         self._ended = True
-        await self._connection.forget(self._seq)
+        self._connection.forget(self._seq)
 
 
 class Remote:
@@ -240,7 +240,7 @@ class SupervisedContainer(Container):
         source = Told(event)
         seq, packet = await self._connection.request(Ask("subscribe", fields), source)
         packet.close()
-        source.on_close = lambda: self._connection.forget_soon(seq)
+        source.on_close = lambda: self._connection.forget(seq)
         if await self.status() == "stopped":
             # Nothing will come, not even its end.
             source.put(None)

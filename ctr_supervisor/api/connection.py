@@ -3,42 +3,41 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import os
+import select
 import socket
+import struct
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from ctr_common.errors import CtrError, ProtocolError, from_dict
+from ctr_common.errors import CtrError, ProtocolError
+from ctr_common.fd import Fd
 from ctr_common.version import VERSION
 from ctr_common.wire import ERROR, Packet, Wire
 from ctr_supervisor.api import operations
+from ctr_supervisor.api.exchange import Events, Exchange
 from ctr_supervisor.api.operations import Ask
 
 T = TypeVar("T")
 
-
-class Events(Protocol):
-    """Where the events of a subscription go; a queue is one."""
-
-    def put(self, told: dict[str, Any] | None, /) -> None:
-        """One more, or None: there will be no more."""
-
-
-# A supervisor that listens and does not greet is stuck.
+# Seconds. A supervisor that listens and does not greet is stuck, and so is one whose queue stays full for so long.
 HELLO_TIMEOUT = 30.0
+# socket(7): SO_SNDTIMEO
+TIMEVAL = struct.Struct("ll")
 
 
 def open_wire(path: str) -> tuple[socket.socket, Wire]:
     """Connects, and says hello.
 
     Raises:
-        ProtocolError: nobody listens there.
+        ProtocolError: nobody listens there, or takes clients within HELLO_TIMEOUT.
     """
     connected = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        limit_sending(connected, HELLO_TIMEOUT)
         connected.connect(path)
         # The socket stays the owner of the fd: it alone can be shut down.
         wire = Wire(connected.fileno(), "supervisor")
@@ -54,6 +53,13 @@ def open_wire(path: str) -> tuple[socket.socket, Wire]:
     return connected, wire
 
 
+def limit_sending(connected: socket.socket, seconds: float) -> None:
+    """Has connect(2) and sendmsg(2) fail with EAGAIN rather than wait for longer than that."""
+    whole = int(seconds)
+    limit = TIMEVAL.pack(whole, int((seconds - whole) * 1e6))
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
 def greet(wire: Wire) -> None:
     """Says hello, unless the supervisor has hung up: what it said before that comes first, and says why."""
     try:
@@ -64,30 +70,30 @@ def greet(wire: Wire) -> None:
 
 
 class Connection:
-    """One socket, used by many threads; one of its own reads from it.
+    """One socket, used by many threads; one of its own reads from it, and closes it at its end.
 
     Args:
         path: of the supervisor's socket.
 
     Attributes:
+        path: as given.
         hello: the supervisor's greeting.
     """
 
     def __init__(self, path: str) -> None:
+        self.path = path
         self._socket, self._wire = open_wire(path)
-        self._seq = itertools.count(1)
         self._lock = threading.Lock()
-        self._pending: dict[int, Future[Packet]] = {}
-        self._subscriptions: dict[int, Events] = {}
-        self._failure: CtrError | None = None
+        self._exchange = Exchange()
         try:
             packet = self._wire.receive(HELLO_TIMEOUT)
             if packet is None:
-                raise ProtocolError("the supervisor closed the connection")
+                raise ProtocolError("the supervisor closed the connection", path=path)
             with packet:
                 if packet.type == ERROR:
                     raise packet.error()
                 self.hello = operations.check_hello(packet)
+            self._socket.setblocking(False)
         except BaseException:
             self._socket.close()
             raise
@@ -95,43 +101,22 @@ class Connection:
         self._reader.start()
 
     def _read(self) -> None:
-        failure: CtrError = ProtocolError("the supervisor closed the connection")
+        failure: CtrError = ProtocolError("the supervisor closed the connection", path=self.path)
+        poll = select.poll()
+        poll.register(self._wire.fileno(), select.POLLIN)
         try:
-            while (packet := self._wire.receive()) is not None:
-                if not self._dispatch(packet):
-                    failure = packet.error()
+            while True:
+                poll.poll()
+                packet = self._wire.receive()
+                if packet is None:
                     break
-        except ProtocolError as error:
+                with self._lock:
+                    self._exchange.take(packet)
+        except CtrError as error:
             failure = error
         with self._lock:
-            self._failure = failure
-            pending, self._pending = self._pending, {}
-            subscriptions, self._subscriptions = self._subscriptions, {}
-        for future in pending.values():
-            future.set_exception(_copy(failure))
-        for events in subscriptions.values():
-            events.put(None)
-
-    def _dispatch(self, packet: Packet) -> bool:
-        """Hands a message to whoever waits for it; False for an error that concerns the connection itself."""
-        seq = packet.body.get("seq")
-        if packet.type == "event":
-            with packet, self._lock:
-                events = self._subscriptions.get(seq) if isinstance(seq, int) else None
-                if events is not None:
-                    events.put(packet.body)
-            return True
-        with self._lock:
-            future = self._pending.pop(seq, None) if isinstance(seq, int) else None
-        if future is None:
-            packet.close()
-            return packet.type != ERROR or isinstance(seq, int)
-        if packet.type == ERROR:
-            packet.close()
-            future.set_exception(packet.error())
-        else:
-            future.set_result(packet)
-        return True
+            self._exchange.fail(failure)
+            self._socket.close()
 
     def request(self, ask: Ask, timeout: float | None = None, events: Events | None = None) -> tuple[int, Packet]:
         """Sends a request and waits for its answer; any number of threads at a time.
@@ -148,47 +133,72 @@ class Connection:
             ProtocolError: the connection is gone.
             TimeoutError: no answer came in time.
         """
-        future: Future[Packet] = Future()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        answer: Future[Packet] = Future()
         with self._lock:
-            if self._failure is not None:
-                raise _copy(self._failure)
-            seq = next(self._seq)
-            self._pending[seq] = future
-            if events is not None:
-                self._subscriptions[seq] = events
+            seq = self._exchange.begin(answer, events)
         try:
-            self._wire.send(ask.type, ask.fds or None, **ask.fields, seq=seq)
-            return seq, future.result(timeout)
+            self._send(ask, seq, deadline)
+            return seq, answer.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except BaseException as error:
             with self._lock:
-                abandoned = self._pending.pop(seq, None) is None
-                self._subscriptions.pop(seq, None)
-            if abandoned and future.done() and future.exception() is None:
-                future.result().close()
-            if isinstance(error, FutureTimeout):
-                raise TimeoutError(f"no answer to {ask.type} within {timeout:g} seconds") from None
+                self._exchange.give_up(ask, seq, self._send_if_room)
+            if answer.done() and answer.exception() is None:
+                # It has come at the last moment.
+                answer.result().close()
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(
+                    f"no answer to {ask.type} from the supervisor at {self.path} within {timeout:g} seconds"
+                ) from None
             raise
+
+    def _send(self, ask: Ask, seq: int, deadline: float | None) -> None:
+        """Sends a request, when there is room.
+
+        Raises:
+            TimeoutError: there was none until the deadline.
+        """
+        while True:
+            with self._lock:
+                self._exchange.check()
+                try:
+                    self._wire.send(ask.type, ask.fds or None, **ask.fields, seq=seq)
+                    return
+                except ProtocolError as error:
+                    if error.errno != errno.EAGAIN:
+                        raise
+                # The reader closes the other one when it is done.
+                own = Fd(os.dup(self._wire.fileno()))
+            with own:
+                poll = select.poll()
+                poll.register(own.fileno(), select.POLLOUT)
+                left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+                if not poll.poll(left) and deadline is not None and time.monotonic() >= deadline:
+                    raise TimeoutError
+
+    def _send_if_room(self, ask: Ask, seq: int) -> None:
+        """Sends a request whose answer nobody waits for; a supervisor that takes none now is stuck, or gone."""
+        try:
+            self._wire.send(ask.type, None, **ask.fields, seq=seq)
+        except ProtocolError:
+            pass
 
     def forget(self, seq: int) -> None:
         """Nobody reads the events of a subscription any more."""
         with self._lock:
-            found = self._subscriptions.pop(seq, None)
-            gone = self._failure is not None
-        if found is not None:
-            found.put(None)
-            if not gone:
-                try:
-                    self.request(Ask("unsubscribe", {"to": seq}))[1].close()
-                except CtrError:
-                    pass  # the connection has ended meanwhile
+            self._exchange.forget(seq, self._send_if_room)
 
-    def drive(self, operation: Generator[Ask, Packet, T]) -> T:
-        """Carries an operation out."""
+    def drive(self, operation: Generator[Ask, Packet, T], timeout: float | None = None) -> T:
+        """Carries an operation out.
+
+        Args:
+            timeout: of each of its requests.
+        """
         try:
             ask = next(operation)
             while True:
                 try:
-                    _, packet = self.request(ask)
+                    _, packet = self.request(ask, timeout)
                 except BaseException as error:
                     ask = operation.throw(error)
                     continue
@@ -206,9 +216,3 @@ class Connection:
             pass  # the supervisor has, or this is the second time
         if threading.current_thread() is not self._reader:
             self._reader.join()
-        self._socket.close()
-
-
-def _copy(error: CtrError) -> CtrError:
-    """The same error for one more thread: a traceback belongs to one."""
-    return from_dict(error.as_dict())

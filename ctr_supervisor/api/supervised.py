@@ -215,13 +215,10 @@ class SupervisedContainer(Container):
                 return self._init.wait(timeout)
             except ValueError:
                 pass  # its handle was closed
-        if timeout is None:
-            return self._connection.drive(self._ops.wait())
-        operation = self._ops.wait()
-        _, packet = self._connection.request(next(operation), timeout)
-        with packet:
-            status: int | None = packet.get("status", int)
-            return status
+        try:
+            return self._connection.drive(self._ops.wait(), timeout)
+        except TimeoutError:
+            raise TimeoutError(f"container {self.id} still runs after {timeout:g} seconds") from None
 
     def signal(self, signal: int | str, *, all: bool = False) -> None:
         """See the base."""

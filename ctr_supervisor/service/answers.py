@@ -13,6 +13,21 @@ from ctr_supervisor.service.registry import Registry
 from ctr_supervisor.service.waits import Waits
 
 
+class Wait:
+    """A request `wait` that has no answer yet.
+
+    Attributes:
+        body: of the request.
+        withdraw: call it to have its end told no more.
+    """
+
+    __slots__ = ("body", "withdraw")
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        self.body = body
+        self.withdraw: Callable[[], None] = lambda: None
+
+
 class Answers:
     """Answers requests.
 
@@ -28,7 +43,7 @@ class Answers:
         self.hub = hub
         self.waits = waits
         self._status_now = status
-        self._wait_requests: list[tuple[Connection, dict[str, Any]]] = []
+        self._waiting: dict[Connection, set[Wait]] = {}
         self.by_type: dict[str, Callable[[Connection, Packet], None]] = {
             "config": self._config,
             "features": self._features,
@@ -38,6 +53,7 @@ class Answers:
             "status": self._status,
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
+            "unwait": self._unwait,
             "wait": self._wait,
         }
 
@@ -66,21 +82,36 @@ class Answers:
     # -- ends of processes
 
     def _wait(self, connection: Connection, request: Packet) -> None:
-        entry = (connection, request.body)
+        made = Wait(request.body)
 
         def answer(status: int | None) -> None:
-            self._wait_requests.remove(entry)
+            self._no_longer(connection, made)
             connection.answer(request, status=status)
 
-        self._wait_requests.append(entry)
+        self._waiting.setdefault(connection, set()).add(made)
         try:
             if pid := request.get("pid", int, 0):
-                self.waits.wait(id_of(request), pid, connection, answer)
+                made.withdraw = self.waits.wait(id_of(request), pid, answer)
             else:
-                connection.when_closed.append(self.registry.wait(id_of(request), answer))
-        except CtrError:
-            self._wait_requests.remove(entry)
+                made.withdraw = self.registry.wait(id_of(request), answer)
+        except BaseException:
+            self._no_longer(connection, made)
             raise
+
+    def _unwait(self, connection: Connection, request: Packet) -> None:
+        """Who waits with a patience of its own would otherwise leave something behind with each wait."""
+        to = request.get("to", int, 0)
+        for one in [one for one in self._waiting.get(connection, ()) if one.body.get("seq") == to]:
+            one.withdraw()
+            self._no_longer(connection, one)
+        connection.answer(request)
+
+    def _no_longer(self, connection: Connection, one: Wait) -> None:
+        """Keeps nothing of a wait that is answered or withdrawn."""
+        waiting = self._waiting.get(connection, set())
+        waiting.discard(one)
+        if not waiting:
+            self._waiting.pop(connection, None)
 
     def child_ended(self, pid: int, status: int) -> None:
         """A child was reaped: the pool, a keeper, the process of an exec, or an orphan, such as a container.
@@ -137,8 +168,8 @@ class Answers:
 
     def forget(self, connection: Connection) -> None:
         """Answers nothing more to a connection that is closed."""
-        self.waits.forget(connection)
-        self._wait_requests = [entry for entry in self._wait_requests if entry[0] is not connection]
+        for one in self._waiting.pop(connection, ()):
+            one.withdraw()
         for subscription in connection.subscriptions.values():
             self.hub.unsubscribe(subscription)
 
@@ -150,7 +181,9 @@ class Answers:
         """
         return {
             "waits": self.waits.export(),
-            "wait_requests": [[number_of(connection), body] for connection, body in self._wait_requests],
+            "wait_requests": [
+                [number_of(connection), one.body] for connection, waiting in self._waiting.items() for one in waiting
+            ],
         }
 
     def restore(self, saved: dict[str, Any], connections: list[Connection]) -> None:

@@ -80,7 +80,6 @@ class Connection:
         given: a job speaks on this connection; only its end is watched here.
         subscriptions: by the `seq` of their requests.
         when_ready: called when everything that waited for the client has been sent.
-        when_closed: called when the connection has ended, to forget what belongs to it.
     """
 
     def __init__(
@@ -102,7 +101,6 @@ class Connection:
         self.closed = False
         self.subscriptions: dict[int, Subscription] = {}
         self.when_ready: list[Callable[[], None]] = []
-        self.when_closed: list[Callable[[], None]] = []
         self._on_request = on_request
         self._on_end = on_end
         self._waiting: deque[tuple[str, dict[str, int], dict[str, Any]]] = deque()
@@ -307,8 +305,5 @@ class Connection:
         while self._waiting:
             for fd in self._waiting.popleft()[1].values():
                 os.close(fd)
-        for callback in self.when_closed:
-            callback()
-        self.when_closed.clear()
         self.when_ready.clear()
         self._on_end(self)

@@ -44,12 +44,14 @@ class Teller:
         Returns:
             Call it to be told no more.
         """
-        waiting = self._waiting.setdefault(entry, [])
-        waiting.append(on_end)
+        self._waiting.setdefault(entry, []).append(on_end)
 
         def cancel() -> None:
+            waiting = self._waiting.get(entry, [])
             if on_end in waiting:
                 waiting.remove(on_end)
+                if not waiting:
+                    del self._waiting[entry]
 
         return cancel
 

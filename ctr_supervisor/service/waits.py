@@ -1,4 +1,4 @@
-"""Who waits for the end of which process."""
+"""Who waits for the end of which process of an exec."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,11 @@ from ctr_common.errors import WrongState
 # Ends of processes that nobody has asked for yet; beyond so many the oldest is forgotten.
 REMEMBERED = 4096
 
-Answer = Callable[[int | None], None]
+Answer = Callable[[int], None]
 
 
 class Waits:
-    """Ends of processes of execs, and of containers, for those who wait or will.
+    """Ends of processes of execs, for those who wait or will.
 
     The process of an exec is the supervisor's child once the job that made it has ended; its status is remembered until
     somebody asks for it. How a container ended is written down elsewhere.
@@ -20,7 +20,7 @@ class Waits:
     def __init__(self) -> None:
         self._execs: dict[tuple[str, int], int | None] = {}
         self._by_pid: dict[int, str] = {}
-        self._waiting: dict[tuple[str, int], list[tuple[object, Answer]]] = {}
+        self._waiting: dict[tuple[str, int], list[Answer]] = {}
 
     def exec_made(self, container_id: str, pid: int) -> None:
         """A process that will be our child."""
@@ -45,43 +45,35 @@ class Waits:
             self._tell((container_id, pid), status)
         return container_id
 
-    def container_ended(self, container_id: str, status: int | None) -> None:
-        """A container's init process has ended.
+    def wait(self, container_id: str, pid: int, answer: Answer) -> Callable[[], None]:
+        """Has the end of an exec's process told; at once where it has happened.
 
         Args:
-            status: as a shell shows it; None where nobody knows.
-        """
-        self._tell((container_id, 0), status)
+            answer: gets the status.
 
-    def wait(self, container_id: str, pid: int, owner: object, answer: Answer) -> None:
-        """Has the end of a process told; at once where it has happened.
-
-        Args:
-            pid: of an exec's process; 0 for the container itself.
-            owner: who asks, for `forget`.
-            answer: gets the status, None where nobody knows it.
+        Returns:
+            Call it to be told no more.
 
         Raises:
             WrongState: no exec made a process of that pid.
         """
         key = (container_id, pid)
-        if pid:
-            if key not in self._execs:
-                raise WrongState(f"no exec in container {container_id} has made a process {pid}")
-            status = self._execs[key]
-            if status is not None:
-                answer(status)
-                return
-        self._waiting.setdefault(key, []).append((owner, answer))
+        if key not in self._execs:
+            raise WrongState(f"no exec in container {container_id} has made a process {pid}")
+        status = self._execs[key]
+        if status is not None:
+            answer(status)
+            return lambda: None
+        self._waiting.setdefault(key, []).append(answer)
 
-    def forget(self, owner: object) -> None:
-        """Tells somebody nothing any more."""
-        for key, waiting in list(self._waiting.items()):
-            left = [entry for entry in waiting if entry[0] is not owner]
-            if left:
-                self._waiting[key] = left
-            else:
-                del self._waiting[key]
+        def cancel() -> None:
+            waiting = self._waiting.get(key, [])
+            if answer in waiting:
+                waiting.remove(answer)
+                if not waiting:
+                    del self._waiting[key]
+
+        return cancel
 
     def export(self) -> list[list[object]]:
         """The processes of execs, for `restore` in another program; who waits for them asks again there."""
@@ -96,6 +88,6 @@ class Waits:
             if status is None:
                 self._by_pid[pid] = container_id
 
-    def _tell(self, key: tuple[str, int], status: int | None) -> None:
-        for _, answer in self._waiting.pop(key, []):
+    def _tell(self, key: tuple[str, int], status: int) -> None:
+        for answer in self._waiting.pop(key, []):
             answer(status)

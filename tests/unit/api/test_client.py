@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -17,6 +18,7 @@ import ctr_supervisor as api
 from ctr_common.errors import ContainerExists, CtrError, WrongState
 from ctr_common.wire import Packet, Wire
 from ctr_supervisor import aio
+from ctr_supervisor.api import connection
 from ctr_supervisor.cli import main
 from tests.support.waiting import until
 
@@ -198,6 +200,63 @@ def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_asked(
         supervisor.ping(0.01)
 
 
+def test_a_supervisor_that_takes_nothing_is_waited_for_no_longer_than_asked(
+    fake: FakeSupervisor, supervisor: api.Supervisor
+):
+    stuck = threading.Event()
+    fake.answers["ping"] = lambda wire, packet: (stuck.wait(20), result()(wire, packet))[1]
+    try:
+        # Until its queue is full, and beyond.
+        for _ in range(1000):
+            with pytest.raises(TimeoutError, match=rf"no answer to ping from the supervisor at {fake.path} within"):
+                supervisor.ping(0.0001)
+    finally:
+        stuck.set()
+    supervisor.ping(20)
+
+
+def test_a_supervisor_whose_queue_stays_full_is_not_connected_to(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "HELLO_TIMEOUT", 0.05)
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        listening.bind(str(directory / "full"))
+        listening.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)).connect(str(directory / "full"))
+        with pytest.raises(api.ProtocolError, match="cannot connect to the supervisor .*/full"):
+            api.connect(str(directory / "full"))
+
+
+def test_who_gives_a_wait_up_takes_it_back(fake: FakeSupervisor, supervisor: api.Supervisor):
+    fake.answers["wait"] = lambda wire, packet: None
+    fake.answers["state"] = result(container=STATE)
+    container = supervisor.load("x")
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match=r"container x still runs after 0.01 seconds"):
+            container.wait(0.01)
+    until("they are taken back", lambda: fake.asked[-1] == {"type": "unwait", "to": 4, "seq": 5})
+    assert fake.asked[-3] == {"type": "unwait", "to": 2, "seq": 3}
+
+
+def test_who_gives_a_wait_or_a_subscription_up_in_asyncio_takes_it_back(fake: FakeSupervisor):
+    fake.answers["wait"] = fake.answers["subscribe"] = lambda wire, packet: None
+    fake.answers["state"] = result(container=STATE)
+
+    async def speak() -> None:
+        async with await aio.connect(str(fake.path)) as supervisor:
+            container = await supervisor.load("x")
+            with pytest.raises(TimeoutError, match=r"container x still runs after 0.01 seconds"):
+                await container.wait(0.01)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(container.events(), 0.01)
+            await supervisor.ping()
+
+    asyncio.run(asyncio.wait_for(speak(), 20))
+    assert [(asked["type"], asked.get("to")) for asked in fake.asked if "to" in asked] == [
+        ("unwait", 2),
+        ("unsubscribe", 4),
+    ]
+
+
 def test_fds_that_nobody_wants_are_closed(fake: FakeSupervisor, supervisor: api.Supervisor):
     fake.answers["ping"] = result({"what": own_pidfd})
     before = os.listdir("/proc/self/fd")
@@ -251,7 +310,7 @@ def test_events_reach_their_subscription_alone(fake: FakeSupervisor, supervisor:
             ("oom", 1.5, {}),
             ("exited", 2.5, {"pid": 5, "status": 0}),
         ]
-    assert fake.asked[-1]["type"] == "unsubscribe"
+    until("it is told so", lambda: fake.asked[-1]["type"] == "unsubscribe")
 
 
 def test_a_closed_connection_leaves_no_thread_and_no_fd(fake: FakeSupervisor):

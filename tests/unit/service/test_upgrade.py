@@ -68,9 +68,9 @@ def test_processes_of_execs_go_on_to_be_waited_for() -> None:
     before.exec_made("c", 6)
     before.child_ended(6, 3)
     after.restore(decode(encode({"type": "x", "waits": before.export()}))["waits"])
-    ends: list[int | None] = []
-    after.wait("c", 6, None, ends.append)
-    after.wait("c", 5, None, ends.append)
+    ends: list[int] = []
+    after.wait("c", 6, ends.append)
+    after.wait("c", 5, ends.append)
     assert after.child_ended(5, 4) == "c"
     assert ends == [3, 4]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FINAL = ("exited", "deleted")
 # How long the rest of a start may take when the program has ended already, in seconds.
-START_LIMIT = 1.0
+START_LIMIT = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,7 @@ class DirectEvents(EventStream):
         self._interval = interval
         self._queue: deque[Event] = deque()
         self._ended = False
+        self._gone = False
         self._pidfd = Fd(-1)
         self._oom: Notification | None = None
         self._watch = Fd(_kernel.inotify_init(os.O_NONBLOCK))
@@ -112,17 +113,19 @@ class DirectEvents(EventStream):
             except FileNotFoundError:
                 raise ContainerNotFound("container does not exist") from None
             self._attach()
+            if self._gone:
+                self._end()
         except BaseException:
             self._waiter.close()
             raise
 
     def _attach(self) -> None:
-        """Looks at the process, once there is one."""
+        """Looks at the process, once there is one, and whether it is gone already."""
         self._container = self._load()
         if self._container.pid and self._pidfd.number < 0:
             pidfd = self._container.open_pidfd()
             if pidfd is None:
-                self._end()
+                self._gone = True
                 return
             self._pidfd = Fd(pidfd)
             from ctr_supervisor.engine import notify
@@ -163,7 +166,7 @@ class DirectEvents(EventStream):
                 self._oom = None
         if self._watch.fileno() in ready:
             self._take_changes()
-        if ended and not self._ended:
+        if (ended or self._gone) and not self._ended:
             self._end()
         if self._due is not None and self._interval is not None and time.monotonic() >= self._due and not self._ended:
             self._due = max(self._due + self._interval, time.monotonic())
@@ -205,13 +208,19 @@ class DirectEvents(EventStream):
         """Lets a start that is under way finish: the program may have ended before the fifo is removed."""
         directory = self._container.directory
         deadline = time.monotonic() + START_LIMIT
-        while directory.has_fifo() and directory.is_locked() and time.monotonic() < deadline:
-            if self._waiter.wait({self._watch.fileno(): select.POLLIN}, START_LIMIT):
-                self._take_changes()
+        while not self._ended:
+            # Looked at before the watch: a fifo that is removed in between is seen there.
+            under_way = directory.has_fifo() and directory.is_locked()
+            limit = max(0.0, deadline - time.monotonic()) if under_way else 0.0
+            if not self._waiter.wait({self._watch.fileno(): select.POLLIN}, limit):
+                return
+            self._take_changes()
 
     def _end(self) -> None:
         if self._container.state.get("prepared"):
             self._await_start()
+        if self._ended:
+            return
         self._ended = True
         known: dict[str, Any] = {"pid": self._container.pid}
         path = self._container.directory.path

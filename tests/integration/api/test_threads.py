@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import select
 import signal
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import ctr_supervisor as api
 from ctr_common.kernel import _kernel
 from ctr_common.kernel.constants import PR_GET_DUMPABLE
+from ctr_supervisor.api.events import DirectEvents
 from ctr_supervisor.service.pidfds import kernel_tells_statuses
 from tests.integration.api.conftest import Make, init, open_fds, script, zombies
 from tests.support import leaks
@@ -290,6 +292,20 @@ def test_a_start_is_told_of_however_soon_the_program_ends(make: Make):
             told = pool.submit(lambda stream: [event.type for event in stream], events)
             container.exec()
             assert told.result(60) == ["started", "exited"]
+
+
+def test_a_start_that_is_seen_after_the_end_is_told_before_it(make: Make, monkeypatch: pytest.MonkeyPatch):
+    container = make()
+    with container.start(init("exit 0")) as process, container.events() as events:
+        assert isinstance(events, DirectEvents)
+        container.exec()
+        process.wait()
+        # The end alone, as one sees it who looked a moment before the fifo was removed.
+        wait, pidfd = events._waiter.wait, events._pidfd.fileno()
+        first = [wait({pidfd: select.POLLIN}, 60)]
+        assert pidfd in first[0]
+        monkeypatch.setattr(events._waiter, "wait", lambda *args: first.pop() if first else wait(*args))
+        assert [event.type for event in events] == ["started", "exited"]
 
 
 def test_a_notification_is_closed_by_another_thread(make_any: Make):

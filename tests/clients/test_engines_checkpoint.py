@@ -103,6 +103,7 @@ def test_docker_saves_a_container_and_starts_it_from_there(experimental_docker: 
 
 
 @pytest.mark.needs_containerd
+@pytest.mark.needs_limits  # ctr asks for shares of the CPU always
 def test_containerd_saves_a_task_and_starts_it_from_there(containerd_with_criu: Containerd, directory: Path) -> None:
     ctr = containerd_with_criu
     flags = ["--runc-binary", ctr.runtime, "--null-io"]

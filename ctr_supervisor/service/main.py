@@ -77,7 +77,7 @@ def serve(given: "Options", argv: list[str]) -> int:
     else:
         listener = activated or listen(given.socket, given.group)
     own_socket = activated is None if taken is None else taken["own_socket"]
-    loop = Loop()
+    loop = manager.loop = Loop()
     saved = None if taken is None else taken["supervisor"]
     supervisor = Supervisor(loop, given.root, listener, ends, given.group, given.systemd_cgroup, saved)
     going_on = upgrade.Upgrade(supervisor, manager, argv, before, own_socket)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,63 @@ def test_the_manager_hears_of_readiness_upgrades_life_and_the_end(directory: Pat
     wait_for(notified, "WATCHDOG=1")
     os.kill(supervisor.pid, signal.SIGTERM)
     wait_for(notified, "STOPPING=1")
+    assert supervisor.stop() == 0
+
+
+def test_the_watchdog_of_one_process_is_served_while_a_worker_is_slow_and_by_the_next_program(
+    directory: Path, notified: socket.socket, cheap_bundle: Callable[..., Path], container_id: str
+) -> None:
+    gate, reached = directory / "gate", directory / "reached"
+    os.mkfifo(gate)
+    os.mkfifo(reached)
+    bundle = cheap_bundle("true")
+    config = json.loads((bundle / "config.json").read_text())
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo > {reached}; cat {gate}"]}
+    (bundle / "config.json").write_text(json.dumps({**config, "hooks": {"createRuntime": [hook]}}))
+    supervisor = Supervisor(directory)
+    supervisor.start(
+        env={"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "100000"},
+        wrapper=["sh", "-c", 'export WATCHDOG_PID=$$; exec "$@"', "sh"],
+    )
+    try:
+        with supervisor.client() as client:
+            creation = client.send("create", id=container_id, bundle=str(bundle))
+            reached.read_text()
+            for _ in range(3):
+                wait_for(notified, "WATCHDOG=1")
+            os.kill(supervisor.pid, signal.SIGUSR2)
+            while (said := lines(notified))[0] != "RELOADING=1":
+                assert said == ["WATCHDOG=1"]
+            assert said[-1] == "WATCHDOG=1"
+            assert f"MAINPID={supervisor.pid}" in lines(notified)
+            for _ in range(3):
+                assert lines(notified) == ["WATCHDOG=1"]
+            gate.write_text("")
+            client.answer(creation).close()
+            client.ask("delete", id=container_id, force=True)
+    finally:
+        assert supervisor.stop() == 0
+
+
+def test_a_manager_that_does_not_read_holds_up_nobody(directory: Path, notified: socket.socket) -> None:
+    count = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling:
+        filling.setblocking(False)
+        try:
+            while True:
+                filling.sendto(b"X", str(directory / "notify"))
+                count += 1
+        except BlockingIOError:
+            pass
+    supervisor = Supervisor(directory)
+    supervisor.start(env={"NOTIFY_SOCKET": str(directory / "notify"), "WATCHDOG_USEC": "20000"})
+    with supervisor.client() as client:
+        client.ask("ping")
+        assert client.ask("upgrade")["upgrades"] == 1
+    for _ in range(count):
+        assert lines(notified) == ["X"]
+    wait_for(notified, "READY=1")
+    wait_for(notified, "WATCHDOG=1")
     assert supervisor.stop() == 0
 
 

@@ -14,7 +14,7 @@ from ctr_supervisor.service import activation
 from ctr_supervisor.service.activation import Manager
 from ctr_supervisor.service.loop import Loop
 from ctr_supervisor.service.pool import is_open
-from tests.support.forked import in_child
+from tests.support.forked import in_child, open_fds
 from tests.unit.service.conftest import serve_until
 
 
@@ -110,25 +110,136 @@ def test_the_watchdog_gets_a_sign_every_half_interval(manager_socket: tuple[sock
     assert set(signs) == {b"WATCHDOG=1"}
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"NOTIFY_SOCKET": "/nonexistent", "WATCHDOG_USEC": "20000"},
-        {"NOTIFY_SOCKET": "relative"},
-        {"NOTIFY_SOCKET": "vsock:2:1234"},
-    ],
-)
-def test_a_manager_that_is_not_there_disturbs_nobody(values: dict[str, str]) -> None:
-    manager = Manager(values)
+def fill(receiver: socket.socket) -> int:
+    """Sends until there is no room; how many messages there was room for."""
+    count = 0
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filling:
+        filling.setblocking(False)
+        while True:
+            try:
+                filling.sendto(b"X", receiver.getsockname())
+            except BlockingIOError:
+                return count
+            count += 1
+
+
+def test_a_manager_that_has_no_room_is_told_when_it_has(manager_socket: tuple[socket.socket, str], loop: Loop) -> None:
+    receiver, address = manager_socket
+    fds = open_fds()
+    manager = Manager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"})
+    manager.loop = loop
+    count = fill(receiver)
     manager.ready("serving")
+    manager.start_watchdog(loop)
+    for _ in range(5):
+        # Signs of life that find no room are as good as one.
+        loop.run_once(1)
+    assert [receiver.recv(100) for _ in range(count)] == [b"X"] * count
+    serve_until(loop, lambda: open_fds() == fds)
+    receiver.setblocking(False)
+    assert receiver.recv(100).startswith(b"READY=1\n")
+    assert receiver.recv(100) == b"WATCHDOG=1"
+
+
+def test_a_manager_that_goes_away_with_a_full_queue_is_forgotten(directory: Path, loop: Loop) -> None:
+    fds = open_fds()
+    receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    receiver.bind(str(directory / "notify"))
+    fill(receiver)
+    manager = Manager({"NOTIFY_SOCKET": str(directory / "notify")})
+    manager.loop = loop
+    manager.ready("serving")
+    assert len(open_fds()) == len(fds) + 2
+    receiver.close()
+    serve_until(loop, lambda: open_fds() == fds)
     assert not manager.tell("READY=1")
 
 
-@pytest.mark.parametrize("values", [{"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": "x"}])
-def test_a_watchdog_of_another_process_gets_nothing(values: dict[str, str], loop: Loop) -> None:
-    Manager({"NOTIFY_SOCKET": "/x", **values}).start_watchdog(loop)
+def no_socket(directory: Path, kind: str) -> str:
+    """A path at which nobody takes datagrams."""
+    path = directory / kind
+    if kind == "file":
+        path.touch()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind in ("stream", "ended"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM) as made:
+            made.bind(str(path))
+    return {"long": "/" + "x" * 200, "relative": "relative", "vsock": "vsock:2:1234", "at": "@"}.get(kind, str(path))
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "file", "fifo", "directory", "stream", "ended", "long", "relative", "vsock", "at"]
+)
+def test_a_manager_that_is_not_there_disturbs_nobody(directory: Path, loop: Loop, kind: str) -> None:
+    fds = open_fds()
+    manager = Manager({"NOTIFY_SOCKET": no_socket(directory, kind), "WATCHDOG_USEC": "20000"})
+    manager.loop = loop
+    manager.ready("serving")
+    assert not manager.tell("READY=1")
+    manager.start_watchdog(loop)
+    loop.run_once(1)
+    assert open_fds() == fds
+
+
+def test_without_a_manager_there_is_nobody_to_tell(loop: Loop) -> None:
+    manager = Manager({"WATCHDOG_USEC": "20000"})
+    assert not manager.tell("READY=1")
+    manager.start_watchdog(loop)
     assert loop._patience(None) is None
+
+
+@pytest.mark.needs_root
+def test_a_socket_of_another_user_that_is_closed_to_us_disturbs_nobody(directory: Path) -> None:
+    directory.chmod(0o755)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(str(directory / "notify"))
+        (directory / "notify").chmod(0o600)
+
+        def work() -> bool:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            return Manager({"NOTIFY_SOCKET": str(directory / "notify")}).tell("READY=1")
+
+        assert in_child(work) is False
+
+
+INFINITY = str((1 << 64) - 1)
+
+
+@pytest.mark.parametrize(
+    "usec",
+    ["", "x", "0", "-1", "1.5", "1e6", " 20000", "20000 ", "+20000", "\u0665\u0660", INFINITY, "9" * 400, "1" * 5000],
+)
+def test_what_is_no_time_is_no_watchdog(usec: str) -> None:
+    assert Manager({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": usec}).interval == 0
+
+
+@pytest.mark.parametrize("pid", ["1", "x", "0", "-1", "9" * 400])
+def test_a_watchdog_of_another_process_gets_nothing(pid: str) -> None:
+    assert Manager({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "20000", "WATCHDOG_PID": pid}).interval == 0
+
+
+@pytest.mark.parametrize(
+    ("usec", "seconds"), [("1", 0.01), ("20000", 0.01), ("30000000", 15), (str((1 << 64) - 2), (1 << 63) / 1e6)]
+)
+def test_signs_of_life_come_at_half_the_time_and_no_faster_than_is_sane(usec: str, seconds: float, loop: Loop) -> None:
+    manager = Manager({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": usec, "WATCHDOG_PID": str(os.getpid())})
+    assert manager.interval == pytest.approx(seconds)
+    manager.start_watchdog(loop)
+    loop.run_once(0)
+
+
+def test_the_last_thing_before_another_program_is_a_sign_of_life(manager_socket: tuple[socket.socket, str]) -> None:
+    receiver, address = manager_socket
+    Manager({"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}).reloading()
+    said = receiver.recv(4096).decode().splitlines()
+    assert (said[0], said[-1]) == ("RELOADING=1", "WATCHDOG=1")
+    Manager({"NOTIFY_SOCKET": address}).reloading()
+    assert "WATCHDOG" not in receiver.recv(4096).decode()
 
 
 def test_nothing_of_it_stays_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,9 +173,17 @@ class Connection:
         return bool(self._waiting)
 
     def give(self) -> None:
-        """From now on a job speaks on this connection."""
-        self.given = True
-        self.loop.change(self.wire.fileno(), HUNG_UP)
+        """From now on a job speaks on this connection, and nobody else: it may wait for the client, we must not."""
+        if not self.closed:
+            self.given = True
+            self.loop.change(self.wire.fileno(), HUNG_UP)
+
+    def take_back(self) -> None:
+        """The job has ended, and may have left a word to be said."""
+        if not self.closed:
+            self.given = False
+            # The job had the same open file, and made it wait.
+            os.set_blocking(self.wire.fileno(), False)
 
     def answer(self, request: Packet, fds: dict[str, int] | None = None, **fields: Any) -> None:
         """The result of a request."""
@@ -209,10 +217,12 @@ class Connection:
     def send(self, type: str, fds: dict[str, int] | None = None, /, **fields: Any) -> None:
         """Sends a message now, or when the client reads again; a client that never does is let go.
 
+        Does nothing once the connection is closed, or given to a job.
+
         Args:
             fds: stay the caller's.
         """
-        if self.closed:
+        if self.closed or self.given:
             return
         if not self._waiting:
             try:

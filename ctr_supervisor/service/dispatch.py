@@ -124,6 +124,9 @@ class Dispatch:
             connection: who gets the answer; None for nobody.
             request: its fds go along.
             fields: of the job, see job.py.
+
+        Raises:
+            OSError: there is no fd left for it to wait with; nothing has happened, and the request is the caller's.
         """
         self._count += 1
         started = Job(self._count, kind, connection, request)
@@ -131,8 +134,13 @@ class Dispatch:
         fds = {name: request.fd(name) for name in request.fd_names}
         if connection is not None and kind != "request":
             fds["connection"] = connection.wire.fileno()
+        try:
+            self._send(started, fds, {"job": started.number, "kind": kind, **fields})
+        except OSError:
+            del self.jobs[started.number]
+            raise
+        if connection is not None and kind != "request":
             connection.give()
-        self._send(started, fds, {"job": started.number, "kind": kind, **fields})
         request.close()
         return started
 
@@ -168,7 +176,15 @@ class Dispatch:
     def _send(self, job: Job, fds: dict[str, int], fields: dict[str, Any]) -> None:
         """Sends a job now or when there is room; the fds stay the caller's."""
         if self._unsent or not self._try(job, fds, fields):
-            self._unsent.append((job, {name: os.dup(fd) for name, fd in fds.items()}, fields))
+            kept: dict[str, int] = {}
+            try:
+                for name, fd in fds.items():
+                    kept[name] = os.dup(fd)
+            except OSError:
+                for fd in kept.values():
+                    os.close(fd)
+                raise
+            self._unsent.append((job, kept, fields))
 
     def _try(self, job: Job, fds: dict[str, int], fields: dict[str, Any]) -> bool:
         """Sends a job if there is room; one that can't be sent at all is over."""
@@ -214,6 +230,11 @@ class Dispatch:
             os.set_blocking(wire.fileno(), False)
         self.loop.add(ends.reports.fileno(), lambda _: self._read_reports(ends), urgent=True)
         self.loop.add(ends.control.fileno(), lambda _: self._read_control(ends))
+
+    def hear(self) -> None:
+        """Takes what jobs have reported by now."""
+        for ends in (self._ends, *self._old_pools):
+            self._read_reports(ends)
 
     def _read_reports(self, ends: pool.Ends) -> None:
         while True:

@@ -178,7 +178,11 @@ class Supervisor:
             self.dispatch.start("finish", connection, request, **fields)
         elif request.type in requests.HANDLERS:
             if not self.order.must_wait(connection, request):
-                self._start_request(connection, request)
+                try:
+                    self._start_request(connection, request)
+                except OSError:
+                    self._start_next(connection, request)
+                    raise
         else:
             answer = self.answers.by_type.get(request.type)
             if answer is None:
@@ -192,6 +196,18 @@ class Supervisor:
         self.dispatch.start(
             "request", connection, request, body=request.body, root=self.root, systemd_cgroup=self.systemd_cgroup
         )
+
+    def _start_next(self, connection: Connection, request: Packet) -> None:
+        """A request is done with: the one that waits for it has its turn."""
+        following = self.order.done(connection, request)
+        while following is not None:
+            try:
+                self._start_request(connection, following)
+                return
+            except OSError as error:
+                following.close()
+                connection.answer_error(following, CtrError.from_os_error(error))
+                following = self.order.done(connection, following)
 
     def _start_own(self, body: dict[str, Any]) -> None:
         """A request that nobody asked for."""
@@ -221,15 +237,16 @@ class Supervisor:
     def _job_ended(self, found: Job, error: CtrError | None) -> None:
         if error is not None:
             if found.connection is not None:
+                if found.kind != "request":
+                    found.connection.take_back()
                 found.connection.answer_error(found.request, error)
             self.loop.call_later(HALF_MADE_AFTER + 1, self.undo_half_made)
         elif len(self.hub):
             # What it did is told before anything that happens next.
             self.registry.refresh()
         if found.kind == "request":
-            following = self.order.done(found.owner, found.request)
-            if following is not None and found.connection is not None:
-                self._start_request(found.connection, following)
+            if found.connection is not None:
+                self._start_next(found.connection, found.request)
         elif found.connection is not None:
             # The job has the only end that is still spoken on.
             connection, found.connection = found.connection, None

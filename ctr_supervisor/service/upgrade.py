@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ctr_common.errors import CtrError, ProtocolError, StateError, WrongState
 from ctr_common.fd import Fd
 from ctr_common.kernel import _kernel
-from ctr_common.version import VERSION as RELEASE
-from ctr_common.wire import Packet, Wire, decode, encode
+from ctr_common.wire import Packet, decode, encode
 from ctr_supervisor.service import options, succession
-from ctr_supervisor.service.connection import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
     from ctr_supervisor.service.activation import Manager
@@ -86,25 +84,21 @@ class Upgrade:
             raise WrongState(self.refused)
         if self._pid:
             return
-        self._output = Fd(os.memfd_create("ctr-upgrade-check"))
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        actions = [(os.POSIX_SPAWN_DUP2, null, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, self._output.fileno(), number) for number in (1, 2)]
         try:
-            self._pid = os.posix_spawn(
-                self.argv[0],
-                [self.argv[0], CHECK_FLAG, str(VERSION)],
-                os.environ,
-                file_actions=actions,
-                setsigmask=(),
-            )
+            self._output = Fd(os.memfd_create("ctr-upgrade-check"))
+            self._pid = self._spawn_check(self._output.fileno())
         except OSError as error:
             self._output.close()
             self._fail(CtrError.from_os_error(error, step="checking the new program", path=self.argv[0]))
             return
-        finally:
-            os.close(null)
         self._timer = self.supervisor.loop.call_later(CHECK_TIME, self._lose_patience)
+
+    def _spawn_check(self, output: int) -> int:
+        with Fd(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) as null:
+            actions = [(os.POSIX_SPAWN_DUP2, null.fileno(), 0)]
+            actions += [(os.POSIX_SPAWN_DUP2, output, number) for number in (1, 2)]
+            argv = [self.argv[0], CHECK_FLAG, str(VERSION)]
+            return os.posix_spawn(argv[0], argv, os.environ, file_actions=actions, setsigmask=())
 
     def child_ended(self, pid: int, status: int) -> bool:
         """Looks at a child that was reaped; whether it was the one that checks."""
@@ -158,7 +152,11 @@ class Upgrade:
             "supervisor": state,
             "fds": kept,
         }
-        memfd = _kernel.memfd_sealed("ctr-upgrade", encode(body))
+        try:
+            memfd = _kernel.memfd_sealed("ctr-upgrade", encode(body))
+        except (OSError, CtrError) as error:
+            self._fail(StateError(f"what is to be handed over can't be put down: {error}"))
+            return
         self.manager.reloading()
         for fd in (*kept, memfd):
             os.set_inheritable(fd, True)
@@ -242,20 +240,13 @@ def ask(path: str) -> int:
     Raises:
         CtrError: there is none, or it goes on as it was.
     """
-    import socket
+    from ctr_supervisor.api.connection import open_wire
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as connected:
-        try:
-            connected.connect(path)
-        except OSError as error:
-            raise StateError("no supervisor serves this socket", path=path, errno=error.errno or 0) from None
-        wire = Wire(connected.detach(), "supervisor")
-    with wire:
-        try:
-            wire.send("hello", None, version=PROTOCOL_VERSION, client=f"ctr-supervisor {RELEASE}")
-        except ProtocolError:
-            # What it said before it hung up comes first, and says why.
-            pass
+    try:
+        connected, wire = open_wire(path)
+    except ProtocolError as error:
+        raise StateError("no supervisor serves this socket", path=path, errno=error.errno) from None
+    with connected:
         wire.expect("hello", timeout=CHECK_TIME).close()
         wire.send("upgrade")
         with wire.expect("result", timeout=2 * CHECK_TIME) as packet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -110,6 +111,30 @@ def test_the_same_holds_for_one_that_waits_for_the_client(connect: Callable[[Han
     assert heard[-2].body["seq"] == 7
     for packet in heard:
         packet.close()
+
+
+def test_a_connection_that_a_job_has_is_not_spoken_on_until_the_job_has_ended(
+    connect: Callable[[Handler], Pair],
+) -> None:
+    pair = connect(lambda connection, request: connection.give())
+    pair.client.send("command")
+    serve_until(pair.loop, lambda: pair.connection.given)
+    # As the job does, which has the same open file.
+    os.set_blocking(pair.connection.wire.fileno(), True)
+
+    def speak() -> None:
+        for _ in range(5000):
+            pair.connection.send("event")
+
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(10)
+    assert not speaking.is_alive(), "it waits for the client to read"
+    assert not readable(pair.client.fileno(), 0)
+    pair.connection.take_back()
+    while not pair.ended:
+        pair.connection.send("event")
+    assert pair.hear().type == "event"
 
 
 @pytest.mark.parametrize("seconds", [1e300, float("inf")])

@@ -15,6 +15,7 @@ from ctr_supervisor.service import dispatch as module
 from ctr_supervisor.service import pool
 from ctr_supervisor.service.dispatch import Dispatch, Job
 from ctr_supervisor.service.loop import Loop
+from tests.support.forked import open_fds
 from tests.unit.service.conftest import serve_until
 
 
@@ -104,6 +105,20 @@ def test_what_the_pool_has_no_worker_for_waits_here_with_its_fds(scene: Callable
     assert os.read(reader, 2) == b"x"
     assert os.read(reader, 1) == b"", "somebody else still has the fd"
     os.close(reader)
+
+
+def test_a_job_that_there_is_no_fd_to_wait_with_leaves_nothing(
+    scene: Callable[[int], Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = scene(0)
+    before = open_fds()
+    real = os.dup
+    monkeypatch.setattr(module.os, "dup", lambda fd: real(fd) if fd == 0 else os.open("/nonexistent", 0))
+    request = Packet({"type": "kill"}, {"stdin": 0, "stdout": 1})
+    with pytest.raises(FileNotFoundError):
+        found.dispatch.start("request", None, request)
+    assert (found.dispatch.jobs, open_fds()) == ({}, before)
+    assert request.fd_names == ["stdin", "stdout"]
 
 
 def test_a_job_that_crashes_before_it_reports_makes_room(scene: Callable[[int], Scene]) -> None:

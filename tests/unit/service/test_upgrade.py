@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ctr_common.errors import StateError
+from ctr_common.errors import CtrError, StateError
 from ctr_common.kernel import _kernel
-from ctr_common.wire import decode, encode
+from ctr_common.wire import Packet, decode, encode
 from ctr_supervisor.service import upgrade
+from ctr_supervisor.service.activation import Manager
+from ctr_supervisor.service.loop import Loop
 from ctr_supervisor.service.pidfds import kernel_tells_statuses
 from ctr_supervisor.service.registry import Registry
 from ctr_supervisor.service.waits import Waits
+from tests.support.forked import open_fds
 from tests.unit.service.conftest import Pretender
 
 Events = list[dict[str, Any]]
@@ -114,3 +119,24 @@ def test_a_registry_tells_what_happened_between_two_programs(
     assert second.pid("stays") == stays
     assert (second.pid("starts"), second.pid("appears")) == (created, new)
     assert goes not in [one["pid"] for one in second.describe_all()]
+
+
+@pytest.mark.parametrize("call", ["open", "memfd_create"])
+def test_an_upgrade_without_an_fd_left_fails_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, loop: Loop, call: str
+) -> None:
+    def no_fd(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    told: list[CtrError] = []
+    asking: Any = SimpleNamespace(answer_error=lambda request, error: told.append(error))
+    dispatch = SimpleNamespace(lost=False, release=lambda: None)
+    supervisor: Any = SimpleNamespace(dispatch=dispatch, loop=loop)
+    going_on = upgrade.Upgrade(supervisor, Manager({}), ["/bin/false"], (1, 1), True)
+    before = open_fds()
+    with monkeypatch.context() as patched:
+        patched.setattr(upgrade.os, call, no_fd)
+        going_on.on_request(asking, Packet({"type": "upgrade"}, {}))
+        going_on.begin()
+    assert [(error.errno, error.path) for error in told] == [(errno.EMFILE, "/bin/false")]
+    assert open_fds() == before

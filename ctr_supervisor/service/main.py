@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -133,6 +134,8 @@ def reap(supervisor: "Supervisor", going_on: "Upgrade") -> None:
         if pid == 0:
             return
         if not going_on.child_ended(pid, status):
+            # A job whose process this was has said so before it ended.
+            supervisor.dispatch.hear()
             supervisor.answers.child_ended(pid, status)
 
 
@@ -164,13 +167,15 @@ def listen(path: str, group: int | None) -> socket.socket:
         group: whose members can enter and connect too; None for nobody else.
 
     Raises:
-        StateError: another supervisor serves it, or it can't be made.
+        StateError: another supervisor serves it, or something else has the name.
     """
     directory = os.path.dirname(path)
     os.makedirs(directory, 0o700, exist_ok=True)
-    if is_served(path):
-        raise StateError("another supervisor serves this socket", path=path)
     try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise StateError("is there already, and is no socket", path=path)
+        if is_served(path):
+            raise StateError("another supervisor serves this socket", path=path)
         os.unlink(path)
     except FileNotFoundError:
         pass
@@ -192,12 +197,15 @@ def listen(path: str, group: int | None) -> socket.socket:
 
 
 def is_served(path: str) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as probe:
+    """Whether somebody listens there, be it somebody who takes no clients at this moment."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return False
+        except BlockingIOError:
+            # Its queue is full.
+            return True
     return True
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from ctr_common.errors import ContainerNotFound, UsageError, WrongState
+from ctr_supervisor.process.status import read_stat
 from tests.support.runtime import Runtime
 from tests.support.supervised import Client, Supervisor, readable
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_ctrun, pytest.mark.needs_busybox]
 
@@ -169,3 +171,45 @@ def test_a_signal_of_the_supervisor_is_not_held_back_from_containers(
     pid = client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))["pid"]
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     assert int(status["SigBlk"], 16) == int(status["SigIgn"], 16) == 0
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_end_of_an_exec_that_is_seen_with_the_answer_is_not_lost(
+    supervisor: Supervisor, client: Client, cheap_bundle: Callable[..., Path], container_id: str
+) -> None:
+    """The signal of another child's end has come first, and tells of this one's too."""
+    client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))
+    process = {"cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}
+    other = client.ask("exec", id=container_id, process={"args": ["sleep", "600"], **process})["pid"]
+    until("the other one is the supervisor's child", lambda: other in children(supervisor.pid))
+    (pool,) = [pid for pid in children(supervisor.pid) if comm(pid) == "ctr-pool"]
+    before = set(children(supervisor.pid))
+    until("a worker is there", lambda: children(pool))
+    held = [pool, *children(pool)]
+    for pid in held:
+        os.kill(pid, signal.SIGSTOP)
+    executed = client.send("exec", id=container_id, process={"args": ["sh", "-c", "exit 5"], **process})
+    client.ask("ping")
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    os.kill(other, signal.SIGKILL)
+    until("its end is there to be seen", lambda: is_zombie(other))
+    for pid in reversed(held):
+        os.kill(pid, signal.SIGCONT)
+    until("the end of the new one is", lambda: any(map(is_zombie, set(children(supervisor.pid)) - before)))
+    os.kill(supervisor.pid, signal.SIGCONT)
+    with client.answer(executed) as packet:
+        pid = packet.body["pid"]
+    assert client.ask("wait", id=container_id, pid=pid)["status"] == 5
+    client.ask("delete", id=container_id, force=True)
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def is_zombie(pid: int) -> bool:
+    found = read_stat(pid)
+    return found is not None and found[0] == b"Z"

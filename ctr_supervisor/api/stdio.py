@@ -19,6 +19,7 @@ DEVNULL = -3
 
 NAMES = ("stdin", "stdout", "stderr")
 WINDOW_SIZE = struct.Struct("=HHHH")
+SIZE_MAX = 0xFFFF
 
 
 class HasFileno(Protocol):
@@ -93,9 +94,16 @@ class Console:
         """Changes the size, which the process is told of by SIGWINCH.
 
         Args:
-            width: in characters.
-            height: in characters.
+            width: in characters, 0 to 65535.
+            height: likewise.
+
+        Raises:
+            UsageError: the kernel has no such sizes.
+            ValueError: the console was closed.
         """
+        for name, length in (("width", width), ("height", height)):
+            if not 0 <= length <= SIZE_MAX:
+                raise UsageError(f"{name} of a console is {length}, expected a number from 0 to {SIZE_MAX}")
         fcntl.ioctl(self.fileno(), termios.TIOCSWINSZ, WINDOW_SIZE.pack(height, width, 0, 0))
 
     def take(self) -> int:

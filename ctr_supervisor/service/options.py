@@ -86,11 +86,13 @@ def complain(error: CtrError) -> None:
 
 def log(line: str) -> None:
     """A line on stderr, which a service manager keeps; dropped when nobody reads there, since nothing may wait."""
+    data = f"ctr-supervisor: {line}\n".encode("utf-8", "surrogateescape")
     poll = select.poll()
     try:
         poll.register(STDERR, select.POLLOUT)
-        if any(events & select.POLLOUT for _, events in poll.poll(0)):
-            os.write(STDERR, f"ctr-supervisor: {line}\n".encode("utf-8", "surrogateescape"))
+        # So much has room in a pipe that says that it has some (pipe(7)); more would be waited for.
+        while data and any(events & select.POLLOUT for _, events in poll.poll(0)):
+            data = data[os.write(STDERR, data[: select.PIPE_BUF]) :]
     except OSError:
         # ignoring: there is no other place to tell of it
         pass

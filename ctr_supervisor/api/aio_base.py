@@ -135,10 +135,13 @@ class Process(blocking.Process):
         """Writes its input, reads all its output, and waits for its end; see `Process.communicate`."""
         if input and self.stdin is None:
             raise UsageError("the standard input of the process is not a PIPE")
-        async with asyncio.timeout(timeout):
-            _, output, errors, _ = await asyncio.gather(
-                self._feed(input or b""), _all_of(self.stdout), _all_of(self.stderr), self.wait()
-            )
+        try:
+            async with asyncio.timeout(timeout):
+                _, output, errors, _ = await asyncio.gather(
+                    self._feed(input or b""), _all_of(self.stdout), _all_of(self.stderr), self.wait()
+                )
+        except TimeoutError:
+            raise TimeoutError(f"process {self.pid} has not ended after {timeout:g} seconds") from None
         return output, errors
 
     async def _feed(self, data: bytes) -> None:
@@ -181,6 +184,7 @@ class Notification:
 
     def __init__(self, source: blocking_notifications.Notification) -> None:
         self._source = source
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Notification:
         return self
@@ -192,7 +196,7 @@ class Notification:
         return self._counts()
 
     async def _counts(self) -> AsyncIterator[int]:
-        while not self._source.gone:
+        while not self._source.gone and not self._closed.done():
             count = await self.wait()
             if count:
                 yield count
@@ -207,12 +211,17 @@ class Notification:
         return self._source.fileno()
 
     async def wait(self, timeout: float | None = None) -> int:
-        """Waits until it happens; see `Notification.wait`."""
+        """Waits until it happens; see `Notification.wait`. Another task may close it meanwhile."""
         try:
             async with asyncio.timeout(timeout):
-                while not self._source.gone:
-                    await readable(self.fileno())
-                    count = self._source.take()
+                while not self._source.gone and not self._closed.done():
+                    ready = asyncio.ensure_future(readable(self.fileno()))
+                    try:
+                        await asyncio.wait((ready, self._closed), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        ready.cancel()
+                        await asyncio.gather(ready, return_exceptions=True)
+                    count = 0 if self._closed.done() else self._source.take()
                     if count:
                         return count
         except TimeoutError:
@@ -220,7 +229,8 @@ class Notification:
         return 0
 
     def close(self) -> None:
-        """Ends the notifications."""
+        """Ends the notifications, and the waits for them."""
+        done(self._closed)
         self._source.close()
 
 

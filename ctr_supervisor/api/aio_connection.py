@@ -119,6 +119,13 @@ class Connection:
         """Nobody reads the events of a subscription any more."""
         self._exchange.forget(seq, self._send_if_room)
 
+    def forget_soon(self, seq: int) -> None:
+        """As `forget`, from any thread, and when the loop may be over."""
+        try:
+            self._loop.call_soon_threadsafe(self.forget, seq)
+        except RuntimeError:
+            pass  # it is closed
+
     async def drive(self, operation: Generator[Ask, Packet, T]) -> T:
         """Carries an operation out."""
         try:

@@ -91,6 +91,10 @@ class SupervisedEvents(EventStream):
         self._ended = True
         self._connection.forget(self._seq)
 
+    def __del__(self) -> None:
+        # Nobody would ever read what is collected for it.
+        self._connection.forget_soon(self._seq)
+
 
 class Remote:
     """A process that the supervisor, or a keeper of its, is the parent of.

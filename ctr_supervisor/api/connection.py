@@ -83,7 +83,8 @@ class Connection:
     def __init__(self, path: str) -> None:
         self.path = path
         self._socket, self._wire = open_wire(path)
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may drop a stream of events while this thread is in here.
+        self._lock = threading.RLock()
         self._exchange = Exchange()
         try:
             packet = self._wire.receive(HELLO_TIMEOUT)

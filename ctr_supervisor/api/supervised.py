@@ -127,6 +127,11 @@ class SupervisedEvents(EventStream):
         self._ended = True
         self._connection.forget(self._seq)
 
+    def __del__(self) -> None:
+        # Nobody would ever read what is collected for it.
+        if hasattr(self, "_seq"):
+            self.close()
+
 
 def event_of(told: dict[str, Any]) -> Event:
     """An event as the protocol has it."""

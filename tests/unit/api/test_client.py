@@ -313,6 +313,46 @@ def test_events_reach_their_subscription_alone(fake: FakeSupervisor, supervisor:
     until("it is told so", lambda: fake.asked[-1]["type"] == "unsubscribe")
 
 
+def test_a_stream_that_is_dropped_is_no_longer_collected_for(fake: FakeSupervisor, supervisor: api.Supervisor):
+    events = supervisor.events()
+    del events
+    until("it is taken back", lambda: fake.asked[-1] == {"type": "unsubscribe", "to": 1, "seq": 2})
+
+
+def test_a_stream_of_asyncio_that_is_dropped_is_no_longer_collected_for(fake: FakeSupervisor):
+    async def speak() -> None:
+        async with await aio.connect(str(fake.path)) as supervisor:
+            events = await supervisor.events()
+            del events
+            await asyncio.sleep(0)
+            await supervisor.ping()
+            kept = await supervisor.events()
+        del kept
+
+    asyncio.run(asyncio.wait_for(speak(), 20))
+    assert [asked["type"] for asked in fake.asked] == ["subscribe", "unsubscribe", "ping", "subscribe"]
+
+
+def test_a_notification_that_is_closed_ends_the_waits_of_other_tasks(fake: FakeSupervisor):
+    fake.answers["state"] = result(container=STATE)
+
+    async def speak() -> None:
+        async with await aio.connect(str(fake.path)) as supervisor:
+            notification = await (await supervisor.load("x")).notify_oom()
+
+            async def count() -> list[int]:
+                return [each async for each in notification]
+
+            waiting = [asyncio.ensure_future(one) for one in (notification.wait(), notification.wait(20), count())]
+            assert await notification.wait(0.01) == 0
+            notification.close()
+            assert await asyncio.gather(*waiting) == [0, 0, []]
+            assert await notification.wait() == 0
+            notification.close()
+
+    asyncio.run(asyncio.wait_for(speak(), 20))
+
+
 def test_a_closed_connection_leaves_no_thread_and_no_fd(fake: FakeSupervisor):
     fds, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     for _ in range(5):

@@ -168,9 +168,9 @@ class SupervisedContainer(Container):
         async def ask_status() -> int:
             status = None
             try:
-                status = await self._connection.drive(self._ops.wait(0 if process.init else made.pid))
+                status = await self._connection.drive(self._ops.wait(made.pid))
             except CtrError:
-                pass  # the container is gone; the kernel may still know
+                pass  # the supervisor knows nothing of it; the kernel may still know
             if status is None:
                 pidfd = os.dup(process.pidfd)
                 with Fd(pidfd):

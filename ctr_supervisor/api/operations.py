@@ -227,7 +227,11 @@ class Operations:
         return self._simple("start")
 
     def wait(self, pid: int = 0) -> Operation[int | None]:
-        """The end of the init process, or of that of an exec."""
+        """The end of the init process.
+
+        Args:
+            pid: of the one that is meant: that of an exec, or an init process whose container may be deleted by now.
+        """
         if self.pending is not None:
             raise WrongState("the container was never started")
         packet = yield self.ask("wait", **({"pid": pid} if pid else {}))

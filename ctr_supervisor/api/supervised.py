@@ -29,15 +29,13 @@ class Remote:
     Args:
         container: its operations.
         pidfd: owned here from now on.
-        init: whether it is the container's init process.
     """
 
-    def __init__(self, connection: Connection, container: Operations, pid: int, pidfd: Fd, *, init: bool) -> None:
+    def __init__(self, connection: Connection, container: Operations, pid: int, pidfd: Fd) -> None:
         self.pid = pid
         self._connection = connection
         self._container = container
         self._pidfd = pidfd
-        self._init = init
         self._status: int | None = None
 
     def fileno(self) -> int:
@@ -56,9 +54,9 @@ class Remote:
         """
         if self._status is None:
             try:
-                known = self._connection.drive(self._container.wait(0 if self._init else self.pid))
+                known = self._connection.drive(self._container.wait(self.pid))
             except CtrError:
-                known = None  # the container is gone; the kernel may still know
+                known = None  # the supervisor knows nothing of it; the kernel may still know
             self._status = known if known is not None else ends.status_of_other(self.fileno(), "")
         if self._status is None:
             raise WrongState(f"the exit status of process {self.pid} is lost")
@@ -185,7 +183,7 @@ class SupervisedContainer(Container):
         return self._connection.drive(self._ops.exit_status())
 
     def _started(self, process: Process, made: Made) -> Process:
-        handle = Remote(self._connection, self._ops, made.pid, made.pidfd, init=process.init)
+        handle = Remote(self._connection, self._ops, made.pid, made.pidfd)
         process.started(handle, made.streams.files(), made.console)
         if process.init:
             self._init = process

@@ -261,6 +261,9 @@ class Creation:
                 namespace_paths=namespace_paths(launched.pid),
                 external_descriptors=console.describe_stdio(),
             )
+            if launched.parent.keeper:
+                # Who reaps it knows how the container ended, also when there is no directory left to write that into.
+                self.container.state["keeper_pid"] = launched.parent.keeper
             self.container.directory.save(self.container.state)
 
     def record_prepared(self) -> None:

@@ -41,13 +41,17 @@ class Parent:
         stdio: fds that become stdin, stdout and stderr of the container process.
         home: pidfd of a process that leads back from a container's namespaces (ctr_init/inside.py); OWN_HOME for a
             process that may go there by itself; -1 for none, then a worker is forked for what has to be done there.
+
+    Attributes:
+        keeper: pid of the process that stays as the container process's parent in this one's place, 0 for none.
     """
 
-    __slots__ = ("home", "stdio")
+    __slots__ = ("home", "keeper", "stdio")
 
     def __init__(self, stdio: "tuple[int, int, int]" = (0, 1, 2), home: int = -1) -> None:
         self.stdio = stdio
         self.home = home
+        self.keeper = 0
 
     def bootstrap(self, status_directory: str, index: int) -> "tuple[Attributes, Sequence[int]]":
         """What BOOTSTRAP has to say beside the rest, and fds that it points to, which the caller closes.

@@ -17,7 +17,7 @@ class Wait:
     """A request `wait` that has no answer yet.
 
     Attributes:
-        body: of the request.
+        body: of the request, with the process that it is about.
         withdraw: call it to have its end told no more.
     """
 
@@ -42,6 +42,7 @@ class Answers:
         self.registry = registry
         self.hub = hub
         self.waits = waits
+        registry.teller.on_deleted = waits.container_deleted
         self._status_now = status
         self._waiting: dict[Connection, set[Wait]] = {}
         self.by_type: dict[str, Callable[[Connection, Packet], None]] = {
@@ -90,10 +91,16 @@ class Answers:
 
         self._waiting.setdefault(connection, set()).add(made)
         try:
+            container_id = id_of(request)
             if pid := request.get("pid", int, 0):
-                made.withdraw = self.waits.wait(id_of(request), pid, answer)
+                made.withdraw = self.registry.wait_for_process(container_id, pid, answer) or self.waits.wait(
+                    container_id, pid, answer
+                )
             else:
-                made.withdraw = self.registry.wait(id_of(request), answer)
+                if pid := self.registry.init_pid(container_id):
+                    # Another program would take it for one about the next container of that id.
+                    made.body = {**request.body, "pid": pid}
+                made.withdraw = self.registry.wait(container_id, answer)
         except BaseException:
             self._no_longer(connection, made)
             raise
@@ -181,6 +188,7 @@ class Answers:
         """
         return {
             "waits": self.waits.export(),
+            "deleted": self.waits.export_deleted(),
             "wait_requests": [
                 [number_of(connection), one.body] for connection, waiting in self._waiting.items() for one in waiting
             ],
@@ -193,6 +201,7 @@ class Answers:
             connections: by their number.
         """
         self.waits.restore(saved["waits"])
+        self.waits.restore_deleted(saved.get("deleted", []))
         for index, body in saved["wait_requests"]:
             packet = Packet(body, {})
             try:

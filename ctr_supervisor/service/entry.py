@@ -35,6 +35,7 @@ class Entry:
         state: contents of state.json; {} while there is none, or it is unreadable.
         problem: why it is unreadable.
         watch: number of the watch on the directory, -1 for none.
+        keeper: pid of the process that waits for the init process, and ends with its exit status; 0 for none.
         pidfd: of the init process; none once it is known how that ended, or where no fd is left.
         ended: the init process does not run any more.
         settled: there is nothing more to be learned about how it ended.
@@ -55,6 +56,7 @@ class Entry:
         "id",
         "identity",
         "is_another",
+        "keeper",
         "paused",
         "pid",
         "pidfd",
@@ -83,6 +85,7 @@ class Entry:
         self.watch = -1
         self.pid = 0
         self.start_time = 0
+        self.keeper = 0
         self.prepared = False
         self.fifo = False
         self.pidfd = Fd(-1)
@@ -130,6 +133,7 @@ class Entry:
         self.state = state
         self.pid = int(state.get("init_process_pid", 0))
         self.start_time = int(state.get("init_process_start", 0))
+        self.keeper = int(state.get("keeper_pid", 0))
         self.prepared = bool(state.get("prepared"))
         self.look_for_fifo()
         return (self.pid, self.start_time) != before
@@ -236,6 +240,18 @@ class Entry:
 
     # -- how it ended
 
+    def will_be_told(self) -> bool:
+        """Whether this process will reap somebody who knows how the init process ended, which it has."""
+        if process_status.is_alive(self.pid, self.start_time):
+            return False
+        if self.keeper > 0 and process_status.read_stat(self.keeper) is not None:
+            return True
+        try:
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
     def read_status_file(self) -> bool:
         """Learns the exit status that the keeper or another supervisor wrote down; False when there is none."""
         try:
@@ -310,6 +326,7 @@ class Entry:
             "created": self.state.get("created"),
             "pid": self.pid,
             "start_time": self.start_time,
+            "keeper": self.keeper,
             "pidfd": keep(self.pidfd.number) if self.pidfd.number >= 0 else -1,
             "ended": self.ended,
             "settled": self.settled,
@@ -324,6 +341,7 @@ class Entry:
         entry = cls(StateDir(root, saved["id"]), gone=True)
         entry.state = {"created": saved["created"]} if saved["created"] else {}
         entry.pid, entry.start_time = saved["pid"], saved["start_time"]
+        entry.keeper = saved.get("keeper", 0)
         entry.ended, entry.settled = saved["ended"], saved["settled"]
         entry.told = set(saved["told"])
         entry.paused = saved["paused"]

@@ -9,6 +9,7 @@ and how that ends. `refresh` takes in what has happened by now.
 
 import os
 import select
+from itertools import chain
 
 from ctr_common.errors import ContainerNotFound, CtrError
 from ctr_common.spec.validate import validate_id
@@ -24,7 +25,7 @@ from ctr_supervisor.service.telling import Teller
 
 # Seconds after which a change on disk is looked at when nobody asks and nobody listens: one creation alone makes ten.
 LAG = 0.05
-# Where the kernel does not tell exit statuses, how long the keeper gets to write one down.
+# Where the kernel does not tell exit statuses, how long the keeper gets to write one down, or to be reaped.
 KEEPER_TIME = 1.0
 # How long who starts a container that has ended already gets to say so; one that was stopped holds up nobody.
 STARTER_TIME = 2.0
@@ -40,6 +41,7 @@ class Observer:
 
     Attributes:
         entries: by id, as of the last `refresh`.
+        leaving: deleted ones, while how they ended is still to be heard.
         records: exit statuses to be written down.
     """
 
@@ -48,6 +50,7 @@ class Observer:
         self.loop = loop
         self.teller = teller
         self.entries: dict[str, Entry] = {}
+        self.leaving: list[Entry] = []
         self.records = Records(loop)
         self._by_watch: dict[int, Entry] = {}
         self._unwatched: set[Entry] = set()
@@ -60,12 +63,16 @@ class Observer:
         os.makedirs(root, 0o700, exist_ok=True)
         self._changes.watch_root()
 
-    def adopt(self, entry: Entry, pidfd: int) -> None:
+    def adopt(self, entry: Entry, pidfd: int, *, deleted: bool = False) -> None:
         """Goes on with an entry of another program; `begin` brings it up to date.
 
         Args:
             pidfd: of its process, -1 for none.
+            deleted: it is one of `leaving`.
         """
+        if deleted:
+            self._see_off(entry)
+            return
         if pidfd >= 0:
             self._pidfds.adopt(entry, pidfd)
         self.entries[entry.id] = entry
@@ -114,6 +121,14 @@ class Observer:
                 raise entry.problem
         return entry
 
+    def find_process(self, container_id: str, pid: int) -> Entry | None:
+        """The entry whose init process has, or had, that pid; also while it is leaving. None for a pid of no such."""
+        self.refresh()
+        entry = self.entries.get(container_id)
+        if entry is not None and entry.pid == pid:
+            return entry
+        return next((entry for entry in self.leaving if (entry.id, entry.pid) == (container_id, pid)), None)
+
     def status(self, entry: Entry) -> str:
         """Status of a container at this moment; what it shows that was not told yet is told."""
         status = entry.status()
@@ -128,22 +143,28 @@ class Observer:
         return status
 
     def reaped(self, pid: int, status: int) -> None:
-        """This process has reaped a child; a container's, where it has adopted that from whoever made it.
+        """This process has reaped a child; a keeper, or a container's, where it has adopted that from whoever made it.
 
         Args:
             status: as from waitpid(2): on kernels before 6.15 nobody else will ever know it.
         """
-        for entry in self.entries.values():
-            if entry.pid == pid and not entry.settled:
+        for entry in chain(self.entries.values(), self.leaving):
+            if pid in (entry.pid, entry.keeper) and not entry.settled:
                 break
         else:
             return
+        if pid == entry.keeper:
+            entry.keeper = 0
+            if os.WIFSIGNALED(status) or process_status.is_alive(entry.pid, entry.start_time):
+                # Only a keeper that has waited for its process can tell how that ended.
+                return
+        # Before anything on disk is looked at, which may show that it was deleted.
+        entry.learn(status)
         if not entry.ended:
             entry.ended = True
             # What it did before its end is on disk by now.
             self._take_state(entry)
         if entry.ended and not entry.settled:
-            entry.learn(status)
             self.records.add(entry)
             self._settle(entry)
         self.refresh()
@@ -225,6 +246,9 @@ class Observer:
                 return
             self.entries[name] = entry
             self._watch(entry)
+            for old in self.leaving:
+                if old.id == name:
+                    self.teller.succeeded(old)
         elif entry.watch < 0:
             self._watch(entry)
         self._take_state(entry)
@@ -314,10 +338,13 @@ class Observer:
         entry.settled = True
         if entry.ask_kernel():
             self.records.add(entry)
-        elif entry.exit_status is None:
+        elif entry.exit_status is None and self.entries.get(entry.id) is entry:
             entry.read_status_file()
         self._pidfds.let_go(entry)
         self._tell_end(entry)
+        if entry in self.leaving:
+            self.leaving.remove(entry)
+            self._leave(entry)
 
     def _tell_end(self, entry: Entry, patience: float = STARTER_TIME) -> None:
         if patience > 0 and entry.fifo and self.entries.get(entry.id) is entry and entry.directory.is_locked():
@@ -337,14 +364,28 @@ class Observer:
 
     def _remove(self, entry: Entry) -> None:
         del self.entries[entry.id]
-        if entry.pid > 0 and not entry.settled:
-            entry.ended = True
-            self._settle(entry)
-        self.teller.gone(entry)
         self._unwatched.discard(entry)
-        self.records.forget(entry)
         if entry.watch >= 0:
             self._by_watch.pop(entry.watch, None)
             self._changes.forget(entry.watch)
+        if entry.pid > 0 and not entry.settled:
+            entry.ended = True
+            if entry.exit_status is None and not entry.ask_kernel() and entry.will_be_told():
+                # What the keeper had to write down went with the directory; its end says the same.
+                self._pidfds.let_go(entry)
+                entry.close()
+                self._see_off(entry)
+                return
+            self._settle(entry)
+        self._leave(entry)
+
+    def _see_off(self, entry: Entry) -> None:
+        """It was deleted, and has nothing left but what is told of it once its status is known."""
+        self.leaving.append(entry)
+        self.loop.call_later(KEEPER_TIME, lambda: self._settle_late(entry))
+
+    def _leave(self, entry: Entry) -> None:
+        self.teller.gone(entry)
+        self.records.forget(entry)
         self._pidfds.let_go(entry)
         entry.close()

@@ -179,7 +179,9 @@ class KeeperParent(Parent):
 
     def stage0_done(self, pid: int) -> None:
         """A keeper stays."""
-        if not self._kept:
+        if self._kept:
+            self.keeper = pid
+        else:
             super().stage0_done(pid)
 
     def wait(self, pid: int) -> int:

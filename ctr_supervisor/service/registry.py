@@ -47,7 +47,7 @@ class Registry:
         self.observer = Observer(root, loop, self.teller, (limits.soft() - FDS_LEFT) // 2 if fds is None else fds)
         self.teller.silent = saved is None
         for one in saved or ():
-            self.observer.adopt(Entry.restored(root, one), one["pidfd"])
+            self.observer.adopt(Entry.restored(root, one), one["pidfd"], deleted=one.get("deleted", False))
         self.observer.begin()
         self.teller.silent = False
 
@@ -172,12 +172,28 @@ class Registry:
         Raises:
             ContainerNotFound, UsageError, StateError: as `describe`.
         """
-        entry = self.observer.find(container_id)
-        if self.observer.status(entry) == STOPPED and (entry.settled or entry.pid <= 0):
+        return self._wait(self.observer.find(container_id), on_end)
+
+    def wait_for_process(self, container_id: str, pid: int, on_end: OnEnd) -> Callable[[], None] | None:
+        """As `wait`, for the container whose init process has that pid, also while its deletion is not told yet.
+
+        Returns:
+            None when there is none.
+        """
+        entry = self.observer.find_process(container_id, pid)
+        return None if entry is None else self._wait(entry, on_end)
+
+    def _wait(self, entry: Entry, on_end: OnEnd) -> Callable[[], None]:
+        stopped = self.observer.status(entry) == STOPPED
+        if entry.settled or (stopped and entry.pid <= 0):
             on_end(entry.exit_status)
             return lambda: None
         self.observer.hold(entry)
         return self.teller.wait(entry, on_end)
+
+    def init_pid(self, container_id: str) -> int:
+        """Pid that the init process has, or had; 0 while there is none yet. See `describe`."""
+        return self.observer.find(container_id).pid
 
     def signal(self, container_id: str, number: int) -> bool:
         """Sends a signal to the init process; whether there was one to take it. See `describe`."""
@@ -216,7 +232,8 @@ class Registry:
         """
         self.refresh()
         self.record()
-        return [entry.export(keep) for entry in self.observer.entries.values()]
+        leaving = [{**entry.export(keep), "deleted": True} for entry in self.observer.leaving]
+        return leaving + [entry.export(keep) for entry in self.observer.entries.values()]
 
     def close(self) -> None:
         """Writes down what is known, and lets go of everything."""

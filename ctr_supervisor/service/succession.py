@@ -21,6 +21,8 @@ def export(supervisor: "Supervisor", keep: Keep) -> dict[str, Any]:
     Args:
         keep: told of every fd that the next program is to have.
     """
+    # First: what it finds is told to the others.
+    registry = supervisor.registry.export(keep)
     connections = list(supervisor.connections)
     numbers = {connection: index for index, connection in enumerate(connections)}
     return {
@@ -35,7 +37,7 @@ def export(supervisor: "Supervisor", keep: Keep) -> dict[str, Any]:
             for request in supervisor.order.of(connection)
         ],
         **supervisor.answers.export(numbers.__getitem__),
-        "registry": supervisor.registry.export(keep),
+        "registry": registry,
     }
 
 

@@ -11,6 +11,8 @@ from ctr_supervisor.service.entry import Entry
 OnEvent = Callable[[dict[str, Any]], None]
 # Told the exit status, None when it is not known.
 OnEnd = Callable[[int | None], None]
+# Told of a container that was deleted: its id, the pid of its init process, and how that ended.
+OnDeleted = Callable[[str, int, int], None]
 
 
 class Teller:
@@ -21,11 +23,13 @@ class Teller:
 
     Attributes:
         silent: nothing of what is seen now is news.
+        on_deleted: told of deleted containers whose exit status is known; may be changed.
     """
 
     def __init__(self, on_event: OnEvent | None) -> None:
         self.on_event = on_event
         self.silent = False
+        self.on_deleted: OnDeleted | None = None
         self._waiting: dict[Entry, list[OnEnd]] = {}
         self._calls: deque[Callable[[], None]] = deque()
 
@@ -67,18 +71,32 @@ class Teller:
 
     def end(self, entry: Entry) -> None:
         """There is nothing more to be learned about how its process ended."""
+        self._tell_end(entry)
+        self._answer(entry)
+
+    def gone(self, entry: Entry) -> None:
+        """It was deleted, and there is nothing more to be learned about it."""
+        self._tell_deletion(entry)
+        self._answer(entry)
+        if entry.exit_status is not None:
+            self._calls.append(lambda: self._remember(entry))
+
+    def succeeded(self, entry: Entry) -> None:
+        """There is another one of its id, so that its events must come now; who waits goes on waiting."""
+        if entry.pid > 0:
+            self._tell_end(entry)
+        self._tell_deletion(entry)
+
+    def _tell_end(self, entry: Entry) -> None:
         if "exited" not in entry.told and "created" in entry.told:
             fields = {"pid": entry.pid}
             if entry.exit_status is not None:
                 fields["status"] = entry.exit_status
             self._add(entry, "exited", fields)
-        self._answer(entry)
 
-    def gone(self, entry: Entry) -> None:
-        """It was deleted."""
-        if "created" in entry.told:
+    def _tell_deletion(self, entry: Entry) -> None:
+        if "deleted" not in entry.told and "created" in entry.told:
             self._add(entry, "deleted", {})
-        self._answer(entry)
 
     def pauses(self, entry: Entry) -> None:
         """It may have been frozen or thawed."""
@@ -91,6 +109,10 @@ class Teller:
     def _answer(self, entry: Entry) -> None:
         for on_end in self._waiting.pop(entry, []):
             self._calls.append(lambda on_end=on_end: on_end(entry.exit_status))  # type: ignore[misc]
+
+    def _remember(self, entry: Entry) -> None:
+        if self.on_deleted is not None and entry.exit_status is not None:
+            self.on_deleted(entry.id, entry.pid, entry.exit_status)
 
     def _add(self, entry: Entry, event: str, fields: dict[str, Any]) -> None:
         entry.told.add(event)

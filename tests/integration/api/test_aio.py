@@ -92,6 +92,25 @@ def test_a_container_is_created_until_exec_lets_it_go(inside: World):
     inside(body)
 
 
+def test_a_supervisor_knows_how_a_destroyed_container_ended(
+    supervisor_process: Supervisor,
+    config: Config,
+    new_container_id: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Kernels before 6.15 tell nobody."""
+    monkeypatch.setattr("ctr_supervisor.api.ends.status_of_other", lambda *_: None)
+
+    async def main() -> None:
+        async with asyncio.timeout(LIMIT), await aio.connect(str(supervisor_process.socket)) as supervisor:
+            container = supervisor.create(new_container_id(), config)  # type: ignore[arg-type]
+            async with await container.run(init()) as process:
+                await container.destroy(force=True)
+                assert await process.wait() == 137
+
+    asyncio.run(main())
+
+
 def test_several_processes_at_once(inside: World):
     async def body(container: aio.Container) -> None:
         async def execute(number: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -102,6 +103,32 @@ def test_a_process_more_runs_and_ends(client: Client, cheap_bundle: Cheap, conta
     assert (started["event"], started["pid"]) == ("exec-started", pid)
     ended = client.event("exec-exited")
     assert (ended["pid"], ended["status"]) == (pid, 3)
+
+
+def test_a_keeper_is_known_by_its_pid(
+    client: Client, supervisor: Supervisor, cheap_bundle: Cheap, container_id: str, direct: Runtime
+) -> None:
+    pid = client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))["pid"]
+    state = json.loads((supervisor.root / container_id / "state.json").read_text())
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert f"\nPPid:\t{state['keeper_pid']}\n" in status
+    assert "keeper" not in json.dumps(direct.state(container_id))
+
+
+def test_the_end_of_a_deleted_container_is_told_to_those_who_ask_late(
+    client: Client, cheap_bundle: Cheap, container_id: str
+) -> None:
+    client.ask("subscribe")
+    pid = client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))["pid"]
+    client.ask("delete", id=container_id, force=True)
+    assert client.ask("wait", id=container_id, pid=pid)["status"] == 137
+    assert client.event("exited")["status"] == 137
+    assert client.event()["event"] == "deleted"
+    assert isinstance(client.failure("wait", id=container_id), ContainerNotFound)
+    assert isinstance(client.failure("wait", id=container_id, pid=pid + 1), WrongState)
+    following = client.ask("run", id=container_id, bundle=str(cheap_bundle("sh", "-c", "exit 4")))["pid"]
+    assert client.ask("wait", id=container_id, pid=following)["status"] == 4
+    assert client.ask("wait", id=container_id, pid=pid)["status"] == 137
 
 
 def test_every_kind_of_failure_comes_back_as_itself(client: Client, container_id: str) -> None:

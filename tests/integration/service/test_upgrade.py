@@ -93,6 +93,14 @@ def test_containers_subscriptions_and_waits_go_on(
     )
 
 
+def test_how_a_deleted_container_ended_is_remembered(client: Client, cheap_bundle: Cheap, container_id: str) -> None:
+    pid = client.ask("run", id=container_id, bundle=str(cheap_bundle("sleep", "600")))["pid"]
+    client.ask("delete", id=container_id, force=True)
+    assert client.ask("wait", id=container_id, pid=pid)["status"] == 137
+    client.ask("upgrade")
+    assert client.ask("wait", id=container_id, pid=pid)["status"] == 137
+
+
 def test_what_happens_meanwhile_is_told_and_known(
     client: Client, supervisor: Supervisor, cheap_bundle: Cheap, new_container_id: Callable[[], str], direct: Runtime
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ctr_common.errors import WrongState
 from ctr_common.kernel import _kernel
 from ctr_common.wire import Packet, Wire
 from ctr_supervisor.service.answers import Answers, Wait
@@ -62,26 +63,28 @@ def scene(loop: Loop, registry: Registry) -> Iterator[Scene]:
 def kept() -> int:
     """How many requests that wait are in memory, and functions that belong to one."""
     gc.collect()
-    homes = tuple(f"{owner.__qualname__}." for owner in (Answers._wait, Registry.wait, Teller.wait, Waits.wait))
+    homes = tuple(f"{owner.__qualname__}." for owner in (Answers._wait, Registry._wait, Teller.wait, Waits.wait))
     return sum(
         isinstance(found, Wait) or (callable(found) and getattr(found, "__qualname__", "").startswith(homes))
         for found in gc.get_objects()
     )
 
 
-@pytest.fixture(params=["container", "exec"])
+@pytest.fixture(params=["container", "init", "exec"])
 def waiting_for(request: pytest.FixtureRequest, scene: Scene, pretend: Pretender) -> dict[str, Any]:
     """Fields of a wait for something that does not end."""
-    pretend.run("a")
+    pid = pretend.run("a")
     if request.param == "container":
         return {"id": "a"}
+    if request.param == "init":
+        return {"id": "a", "pid": pid}
     scene.waits.exec_made("a", EXEC)
     return {"id": "a", "pid": EXEC}
 
 
 def end(scene: Scene, pretend: Pretender, waiting_for: dict[str, Any]) -> None:
     """Ends what is waited for."""
-    if "pid" in waiting_for:
+    if waiting_for.get("pid") == EXEC:
         scene.waits.child_ended(EXEC, 3)
     else:
         pid = scene.registry.pid("a")
@@ -158,3 +161,29 @@ def test_waits_go_on_in_another_program(
     following.ask("ping", seq=5)
     assert following.hear()["seq"] == 5
     following.close()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_wait_is_about_its_own_container_in_another_program_too(
+    loop: Loop, scene: Scene, pretend: Pretender, named: bool
+) -> None:
+    pid = pretend.run("a")
+    scene.ask("wait", seq=1, id="a", **({"pid": pid} if named else {}))
+    saved = scene.answers.export(lambda _: 0)
+    following = Scene(loop, scene.registry)
+    pretend.kill(pid)
+    pretend.reap(pid)
+    scene.registry.reaped(pid, 9)
+    pretend.delete("a")
+    pretend.run("a")
+    following.answers.restore(saved, [following.connection])
+    assert following.hear() == {"type": "result", "seq": 1, "status": 137}
+    following.close()
+
+
+def test_a_process_that_no_container_had_can_not_be_waited_for(scene: Scene, pretend: Pretender) -> None:
+    pid = pretend.run("a")
+    with pytest.raises(WrongState, match="no exec in container a has made a process"):
+        scene.ask("wait", seq=1, id="a", pid=pid + 1)
+    with pytest.raises(WrongState, match="no exec in container b has made a process"):
+        scene.ask("wait", seq=1, id="b", pid=pid)

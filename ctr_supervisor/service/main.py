@@ -128,14 +128,16 @@ def reap(supervisor: "Supervisor", going_on: "Upgrade") -> None:
     """Takes leave of children: the pool, keepers, processes of execs, orphans."""
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
-        if pid == 0:
+        if ended is None:
             return
+        # A job whose process this was has said so before it ended. Heard while it is there still: where a container was
+        # deleted meanwhile, a keeper that is gone would be waited for no more.
+        supervisor.dispatch.hear()
+        pid, status = os.waitpid(ended.si_pid, 0)
         if not going_on.child_ended(pid, status):
-            # A job whose process this was has said so before it ended.
-            supervisor.dispatch.hear()
             supervisor.answers.child_ended(pid, status)
 
 

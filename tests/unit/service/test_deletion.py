@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from ctr_common.kernel import _kernel
 from ctr_common.wire import decode, encode
 from ctr_supervisor.process.status import read_stat
+from ctr_supervisor.service import main
 from ctr_supervisor.service import observer as module
 from ctr_supervisor.service import waits as waits_module
 from ctr_supervisor.service.loop import Loop
@@ -119,6 +121,18 @@ def test_a_keeper_may_be_reaped_before_anybody_looks(kept: Kept, registry: Regis
 
     assert seen(told)[2:] == [EXITED, DELETED]
     assert deleted == [("c", kept.pid, 137)]
+
+
+def test_a_job_that_is_heard_before_a_keeper_loses_nothing(kept: Kept, registry: Registry, told: Events) -> None:
+    registry.refresh()
+    kept.kill_and_delete()
+    supervisor: Any = SimpleNamespace(
+        dispatch=SimpleNamespace(hear=registry.refresh), answers=SimpleNamespace(child_ended=registry.reaped)
+    )
+    main.reap(supervisor, SimpleNamespace(child_ended=lambda *_: False))  # type: ignore[arg-type]
+    kept.keeper.returncode = 0
+
+    assert seen(told)[2:] == [EXITED, DELETED]
 
 
 def test_a_container_that_is_there_still_learns_from_its_keeper_too(kept: Kept, registry: Registry) -> None:

@@ -11,11 +11,12 @@ import os
 import select
 from itertools import chain
 
-from ctr_common.errors import ContainerNotFound, CtrError
+from ctr_common.errors import ContainerNotFound, CtrError, StateError
 from ctr_common.spec.validate import validate_id
 from ctr_common.state import FIFO_FILE, LOCK_FILE, STATE_FILE, StateDir, ids
 from ctr_supervisor.engine.container import CREATED, PAUSED, RUNNING, STOPPED
 from ctr_supervisor.process import status as process_status
+from ctr_supervisor.service import options
 from ctr_supervisor.service.changes import Changes
 from ctr_supervisor.service.entry import STATUS_FILE, Entry
 from ctr_supervisor.service.loop import READABLE, Loop, Timer
@@ -29,6 +30,8 @@ LAG = 0.05
 KEEPER_TIME = 1.0
 # How long who starts a container that has ended already gets to say so; one that was stopped holds up nobody.
 STARTER_TIME = 2.0
+# How long a look at everything is put off that could not be done.
+SCAN_PAUSE = 1.0
 
 
 class Observer:
@@ -55,6 +58,9 @@ class Observer:
         self._by_watch: dict[int, Entry] = {}
         self._unwatched: set[Entry] = set()
         self._late_timer: Timer | None = None
+        # The next look at everything that could not be done at its time.
+        self._overdue: Timer | None = None
+        self._lost = False
         self._refreshing = False
         self._live = False
         self._tells_statuses = kernel_tells_statuses()
@@ -178,8 +184,9 @@ class Observer:
     def close(self) -> None:
         """Writes down what is known, and lets go of everything."""
         self.records.write()
-        if self._late_timer is not None:
-            self._late_timer.cancel()
+        for timer in (self._late_timer, self._overdue):
+            if timer is not None:
+                timer.cancel()
         self.loop.remove(self._pidfds.fileno())
         if self._changes.usable:
             self.loop.remove(self._changes.fileno())
@@ -191,11 +198,14 @@ class Observer:
     # -- what has happened
 
     def _take_all(self) -> None:
+        if self._lost:
+            self._lost = False
+            self._scan_if_possible()
         found = self._changes.read()
         if found is not None:
             if found.lost:
                 self._changes.watch_root()
-                self._scan()
+                self._scan_if_possible()
             else:
                 for name, gone in found.directories.items():
                     if gone and name in self.entries:
@@ -206,7 +216,7 @@ class Observer:
                 if entry is not None:
                     self._take_changes(entry, names)
         if not self._changes.complete:
-            self._scan()
+            self._scan_if_possible()
         elif self._unwatched:
             for entry in list(self._unwatched):
                 self._look_at(entry.id)
@@ -225,8 +235,27 @@ class Observer:
         self.loop.change(self._changes.fileno(), READABLE)
         self.refresh()
 
+    def _scan_if_possible(self) -> None:
+        """Looks at everything, now or in a moment: without an fd left it can't be done, and is no reason to end."""
+        if self._overdue is not None:
+            return
+        try:
+            self._scan()
+        except StateError as error:
+            options.log(f"ignoring what has changed, for {SCAN_PAUSE:g} s: {error}")
+            self._overdue = self.loop.call_later(SCAN_PAUSE, self._scan_at_last)
+
+    def _scan_at_last(self) -> None:
+        self._overdue = None
+        self._lost = True
+        self.refresh()
+
     def _scan(self) -> None:
-        """Looks at everything."""
+        """Looks at everything.
+
+        Raises:
+            StateError: the state root can't be read.
+        """
         names = ids(self.root)
         for name in set(names) | set(self.entries):
             self._look_at(name)

@@ -480,6 +480,39 @@ def test_a_state_root_that_is_made_again_is_seen(pretend: Pretender, registry: R
     assert registry.ids() == []
 
 
+def test_a_look_at_everything_that_can_not_be_done_is_done_later(
+    pretend: Pretender,
+    registry: Registry,
+    loop: Loop,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pretend.run("old")
+    assert registry.ids() == ["old"]
+
+    def no_fd(root: str) -> list[str]:
+        raise StateError("cannot list containers", path=root, errno=errno.EMFILE)
+
+    monkeypatch.setattr(module, "SCAN_PAUSE", 0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "ids", no_fd)
+        pretend.root.rename(pretend.root.with_name("moved"))
+        for _ in range(10):
+            assert registry.ids() == ["old"]
+        told = capfd.readouterr().err
+        assert told.count("\n") == 1
+        assert "too many open files" in told
+        # Once more in vain.
+        serve_until(loop, lambda: "too many open files" in capfd.readouterr().err)
+        pretend.root.mkdir()
+        pretend.run("new")
+    serve_until(loop, lambda: list(registry.observer.entries) == ["new"])
+    loop.run_once(0)
+    pretend.delete("new")
+    assert registry.ids() == []
+    assert loop._patience(None) is None
+
+
 def test_nothing_happens_while_nothing_happens(pretend: Pretender, registry: Registry, loop: Loop) -> None:
     for number in range(5):
         pretend.run(f"c{number}")

@@ -79,8 +79,15 @@ def serve(given: "Options", argv: list[str]) -> int:
         listener = activated or listen(given.socket, given.group)
     own_socket = activated is None if taken is None else taken["own_socket"]
     loop = manager.loop = Loop()
-    saved = None if taken is None else taken["supervisor"]
-    supervisor = Supervisor(loop, given.root, listener, ends, given.group, given.systemd_cgroup, saved)
+    supervisor = Supervisor(
+        loop,
+        given.root,
+        listener,
+        ends,
+        given.group,
+        given.systemd_cgroup,
+        None if taken is None else taken["supervisor"],
+    )
     going_on = upgrade.Upgrade(supervisor, manager, argv, before, own_socket)
 
     def begin_to_end() -> None:

@@ -52,7 +52,7 @@ class Supervisor:
         saved: what `succession.export` of the program before this one returned; None at a start.
 
     Attributes:
-        restored: connections of that program.
+        restored: connections of that program, until it has been answered for.
     """
 
     def __init__(

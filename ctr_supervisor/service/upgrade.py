@@ -209,9 +209,12 @@ def take() -> dict[str, Any] | None:
 
 
 def answer(supervisor: "Supervisor", state: dict[str, Any]) -> None:
-    """Tells those who asked for the upgrade that it is done."""
+    """Tells those who asked for the upgrade that it is done; nobody needs what was handed over any more."""
     for index, body in state["asked"]:
         supervisor.restored[index].answer(Packet(body, {}), **supervisor.status())
+    # They may end, and then nothing of them is to stay.
+    supervisor.restored.clear()
+    state.clear()
 
 
 def check(version: str) -> int:

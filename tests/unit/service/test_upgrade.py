@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -140,3 +141,19 @@ def test_an_upgrade_without_an_fd_left_fails_and_leaves_nothing(
         going_on.begin()
     assert [(error.errno, error.path) for error in told] == [(errno.EMFILE, "/bin/false")]
     assert open_fds() == before
+
+
+def test_nothing_of_what_was_handed_over_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        def answer(self, request: Packet, **fields: Any) -> None:
+            answered.append((request.body["seq"], fields))
+
+    answered: list[tuple[int, dict[str, Any]]] = []
+    announce(monkeypatch, asked=[[1, {"type": "upgrade", "seq": 7}]], supervisor={"registry": []})
+    taken = upgrade.take()
+    assert taken is not None
+    supervisor: Any = SimpleNamespace(restored=[Client(), Client()], status=lambda: {"upgrades": 1})
+    gone = [weakref.ref(client) for client in supervisor.restored]
+    upgrade.answer(supervisor, taken)
+    assert answered == [(7, {"upgrades": 1})]
+    assert (taken, [client() for client in gone]) == ({}, [None, None])

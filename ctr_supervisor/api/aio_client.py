@@ -87,8 +87,8 @@ class Supervisor:
 
     async def list(self) -> builtins.list[Container]:
         """All containers; see `Supervisor.list`."""
-        body = await self.request("list")
-        return [SupervisedContainer(self._connection, Operations(state["id"])) for state in body.get("containers", [])]
+        states = (await self.request("list")).get("containers", [])
+        return [SupervisedContainer(self._connection, Operations(state["id"])) for state in states]
 
     async def events(self) -> EventStream:
         """What happens to any container from now on."""
@@ -96,7 +96,7 @@ class Supervisor:
 
     async def status(self) -> SupervisorStatus:
         """What it tells of itself."""
-        return cast("SupervisorStatus", await self.request("status"))
+        return cast("SupervisorStatus", operations.told_by(await self.request("status")))
 
     async def features(self) -> dict[str, Any]:
         """What it can do; see `Supervisor.features`."""
@@ -117,9 +117,8 @@ class Supervisor:
 
     async def request(self, type: str, **fields: Any) -> dict[str, Any]:
         """Sends any request without fds; see `Supervisor.request`."""
-        _, packet = await self._connection.request(Ask(type, fields))
-        with packet:
-            return {name: value for name, value in packet.body.items() if name not in ("type", "seq")}
+        with (await self._connection.request(Ask(type, fields)))[1] as packet:
+            return packet.body
 
     def close(self) -> None:
         """Ends the connection; containers go on."""

@@ -109,8 +109,7 @@ class Supervisor:
 
     def list(self) -> builtins.list[Container]:
         """All containers under its state root, sorted by id, whoever made them."""
-        with self._connection.request(Ask("list"))[1] as packet:
-            states = packet.get("containers", builtins.list, [])
+        states = self.request("list").get("containers", [])
         return [SupervisedContainer(self, self._connection, Operations(state["id"])) for state in states]
 
     def events(self) -> EventStream:
@@ -119,14 +118,11 @@ class Supervisor:
 
     def status(self) -> SupervisorStatus:
         """What it tells of itself."""
-        with self._connection.request(Ask("status"))[1] as packet:
-            fields = {name: value for name, value in packet.body.items() if name not in ("type", "seq")}
-        return cast("SupervisorStatus", fields)
+        return cast("SupervisorStatus", operations.told_by(self.request("status")))
 
     def features(self) -> dict[str, Any]:
         """What it can do (runtime-spec, features.md), as `ctrun features` prints it."""
-        with self._connection.request(Ask("features"))[1] as packet:
-            found: dict[str, Any] = packet.get("features", dict, {})
+        found: dict[str, Any] = self.request("features").get("features", {})
         return found
 
     def ping(self, timeout: float | None = None) -> None:
@@ -142,7 +138,7 @@ class Supervisor:
 
     def upgrade(self) -> None:
         """Has it replace itself by the program that is installed now; containers and connections go on."""
-        self._connection.request(Ask("upgrade"))[1].close()
+        self.request("upgrade")
 
     def shutdown(self, *, containers: bool = False, grace: float = 10.0) -> None:
         """Ends it.
@@ -151,7 +147,7 @@ class Supervisor:
             containers: stop them, too.
             grace: seconds that they get for that.
         """
-        self._connection.request(Ask("shutdown", {"containers": containers, "grace": grace}))[1].close()
+        self.request("shutdown", containers=containers, grace=grace)
 
     def request(self, type: str, **fields: Any) -> dict[str, Any]:
         """Sends any request (docs/PROTOCOL.md) without fds.

@@ -298,7 +298,7 @@ class Operations:
         if options.ghost_limit:
             fields["ghost_limit"] = str(options.ghost_limit)
         packet = yield self.ask("checkpoint", pre_dump=pre_dump, **fields)
-        return {name: value for name, value in packet.body.items() if name not in ("type", "seq", "fds")}
+        return told_by(packet.body)
 
     def restore(self, process: Process, options: RestoreOptions) -> Operation[Made]:
         """Makes the init process from images."""
@@ -320,6 +320,11 @@ class Operations:
             raise
         self.pending = None
         return made
+
+
+def told_by(body: dict[str, Any]) -> dict[str, Any]:
+    """What an answer tells, without what makes it a message."""
+    return {name: value for name, value in body.items() if name not in ("type", "seq", "fds")}
 
 
 def criu_fields(options: CriuOptions) -> dict[str, Any]:

@@ -26,19 +26,17 @@ DEFAULT_FLAGS = MS_NOEXEC | MS_NOSUID | MS_NODEV
 
 
 def mount_v2(setup: "Setup", request: MountRequest) -> None:
-    """Mounts cgroup2, or where that is not allowed shows the container's part of the host's mount."""
+    """Mounts cgroup2, or where that is not allowed shows the container's part of the host's mount.
+
+    In the host's cgroup namespace the options of each mount become those of the whole hierarchy (cgroup-v2.rst,
+    "Mounting"): a new one would take `nsdelegate` from the host, and wait for an RCU grace period.
+    """
     plan = setup.plan
     destination, _ = resolve.create(setup.root, request.destination)
     try:
         guard.check(setup.root, destination, request.destination, -1)
-        try:
-            mounted = filesystem.new_mount(
-                "cgroup2", request.source, filesystem.split_data(request.options.data), request.options.flags
-            )
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EBUSY):
-                raise
-            # A user namespace without a cgroup namespace of its own may not mount cgroup2.
+        mounted = _new_v2(request) if plan.own_cgroup_ns or request.options.data else None
+        if mounted is None:
             source = plan.cgroup_paths.get("", "") if plan.own_cgroup_ns else ""
             try:
                 mounted = bind.copy_of(source or UNIFIED, recursive=False)
@@ -52,6 +50,18 @@ def mount_v2(setup: "Setup", request: MountRequest) -> None:
     finally:
         os.close(destination)
     attach.finish(setup, request, mounted)
+
+
+def _new_v2(request: MountRequest) -> int | None:
+    try:
+        return filesystem.new_mount(
+            "cgroup2", request.source, filesystem.split_data(request.options.data), request.options.flags
+        )
+    except OSError as error:
+        # A user namespace that does not own its cgroup namespace may not mount cgroup2.
+        if error.errno not in (errno.EPERM, errno.EBUSY):
+            raise
+        return None
 
 
 def mount_v1(setup: "Setup", request: MountRequest) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ctr_common.errors import CtrError
 from tests.support.bundles import Bundles
+from tests.support.cgroups import Sandbox, in_v2_view
 from tests.support.waiting_container import Mount, WaitingContainer, parse_mountinfo
 
 pytestmark = [pytest.mark.needs_root, pytest.mark.needs_busybox]
@@ -465,6 +466,18 @@ def test_on_a_unified_hierarchy_cgroup2_is_mounted(bundle: Bundles):
         found = one(container.set_up().mountinfo(), "/sys/fs/cgroup")
     assert found.type == "cgroup2"
     assert {"ro", "nosuid", "nodev", "noexec"} <= found.options
+
+
+def test_in_the_hosts_cgroup_namespace_no_cgroup2_is_mounted_whose_options_would_be_the_hosts(bundle: Bundles):
+    directory = bundle()
+
+    def test(_: Sandbox) -> None:
+        with WaitingContainer(directory, cgroup_mode="unified") as container:
+            found = one(container.set_up().mountinfo(), "/sys/fs/cgroup")
+        assert (found.type, found.source) == ("cgroup2", "none")
+        assert {"ro", "nosuid", "nodev", "noexec"} <= found.options
+
+    in_v2_view(test)
 
 
 def test_where_cgroup2_may_not_be_mounted_the_containers_cgroup_is_bound(bundle: Bundles):

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def kept() -> int:
     gc.collect()
     homes = tuple(f"{owner.__qualname__}." for owner in (Answers._wait, Registry._wait, Teller.wait, Waits.wait))
     return sum(
-        isinstance(found, Wait) or (callable(found) and getattr(found, "__qualname__", "").startswith(homes))
+        isinstance(found, Wait) or (isinstance(found, FunctionType) and found.__qualname__.startswith(homes))
         for found in gc.get_objects()
     )
 
@@ -90,7 +91,7 @@ def end(scene: Scene, pretend: Pretender, waiting_for: dict[str, Any]) -> None:
         pid = scene.registry.pid("a")
         pretend.kill(pid)
         pretend.reap(pid)
-        scene.registry.refresh()
+        scene.registry.reaped(pid, 9)
 
 
 def test_a_wait_that_is_taken_back_leaves_nothing_and_is_not_answered(

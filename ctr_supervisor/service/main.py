@@ -1,13 +1,17 @@
 """`ctr-supervisor`: the service that owns containers."""
 
+import contextlib
+import fcntl
 import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ctr_common.errors import CtrError, StateError
+from ctr_common.fd import Fd
 from ctr_supervisor.service import pool
 
 if TYPE_CHECKING:
@@ -167,6 +171,9 @@ SIG_SETMASK = 2
 
 # How many clients may be connecting at once.
 BACKLOG = 512
+# Seconds that another supervisor may take for its socket, and between looks whether it has it.
+BINDING_TIME = 5.0
+LOOK_AFTER = 0.01
 
 
 def listen(path: str, group: int | None) -> socket.socket:
@@ -176,10 +183,44 @@ def listen(path: str, group: int | None) -> socket.socket:
         group: whose members can enter and connect too; None for nobody else.
 
     Raises:
-        StateError: another supervisor serves it, or something else has the name.
+        StateError: another supervisor serves it, or is about to, or something else has the name.
     """
     directory = os.path.dirname(path)
     os.makedirs(directory, 0o700, exist_ok=True)
+    with alone_in(directory, BINDING_TIME) as alone:
+        if not alone:
+            raise StateError("another supervisor has been about to serve this socket for long", path=path)
+        return bind(path, group)
+
+
+@contextlib.contextmanager
+def alone_in(directory: str, patience: float) -> Iterator[bool]:
+    """Sees to it that only one supervisor looks whether sockets in that directory are served, to take or remove a name.
+
+    Args:
+        patience: seconds to wait for another one.
+
+    Yields:
+        Whether there is no other one.
+    """
+    deadline = time.monotonic() + patience
+    with Fd(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        while True:
+            try:
+                fcntl.flock(fd.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < deadline:
+                    time.sleep(LOOK_AFTER)
+                    continue
+                yield False
+                return
+            yield True
+            return
+
+
+def bind(path: str, group: int | None) -> socket.socket:
+    """See `listen`."""
+    directory = os.path.dirname(path)
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise StateError("is there already, and is no socket", path=path)
@@ -220,9 +261,9 @@ def is_served(path: str) -> bool:
 
 def remove_socket(path: str) -> None:
     """Takes the name away, so that clients go the direct way at once; that of a successor stays."""
-    if is_served(path):
-        return
     try:
-        os.unlink(path)
+        with alone_in(os.path.dirname(path), 0) as alone:
+            if alone and not is_served(path):
+                os.unlink(path)
     except FileNotFoundError:
         pass

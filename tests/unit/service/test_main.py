@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,34 @@ def test_what_is_no_socket_is_left_alone(directory: Path, kind: str) -> None:
     with pytest.raises(StateError, match=r"no socket .*/precious"):
         main.listen(str(path), None)
     assert path.read_text() == "words"
+
+
+def test_one_that_is_about_to_serve_is_waited_for_for_a_while(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = directory / "s"
+    monkeypatch.setattr(main, "BINDING_TIME", 0.05)
+    with main.alone_in(str(directory), 0) as alone:
+        assert alone
+        with pytest.raises(StateError, match=r"another supervisor has been about to serve .*/s"):
+            main.listen(str(path), None)
+        assert not path.exists()
+    monkeypatch.setattr(main, "BINDING_TIME", 30.0)
+    with ThreadPoolExecutor(1) as threads:
+        with main.alone_in(str(directory), 0):
+            waiting = threads.submit(main.listen, str(path), None)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.05)
+            first = main.bind(str(path), None)
+        with pytest.raises(StateError, match="another supervisor serves"):
+            waiting.result(30)
+    first.close()
+
+
+def test_one_that_ends_does_not_take_the_name_of_one_that_begins(directory: Path) -> None:
+    path = directory / "s"
+    with main.alone_in(str(directory), 0), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bound:
+        bound.bind(str(path))
+        main.remove_socket(str(path))
+        assert path.exists()
+    main.remove_socket(str(path))
+    assert not path.exists()
+    main.remove_socket(str(directory / "gone/s"))

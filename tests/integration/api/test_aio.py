@@ -123,6 +123,7 @@ def test_several_processes_at_once(inside: World):
     inside(body)
 
 
+@pytest.mark.needs_limits
 def test_a_pause_limits_statistics_and_processes(inside: World):
     async def body(container: aio.Container) -> None:
         async with await container.run(init()) as process:
@@ -184,6 +185,7 @@ def test_a_failure_is_the_same_error(inside: World):
     inside(body)
 
 
+@pytest.mark.needs_limits
 def test_a_notification_can_be_awaited(inside: World):
     async def body(container: aio.Container) -> None:
         async with await container.run(init()) as process, await container.notify_oom() as oom:

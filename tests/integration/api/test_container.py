@@ -171,6 +171,7 @@ def test_a_paused_container_says_so(make_any: Make):
             container.resume()
 
 
+@pytest.mark.needs_limits
 def test_limits_can_be_set_and_are_in_the_configuration(make_any: Make):
     container = make_any()
     with container.run(init()):

@@ -28,6 +28,7 @@ def rootfs(busybox_rootfs: Path, directory: Path) -> Path:
     return made
 
 
+@pytest.mark.needs_limits
 @pytest.mark.usefixtures("no_leaks")
 def test_the_sample_of_libcontainer_s_readme_runs(rootfs: Path, directory: Path):
     script = "id -u; hostname; ulimit -n; cat /proc/self/uid_map; ip -o addr show lo; read x; exit 3"
@@ -43,6 +44,7 @@ def test_the_sample_of_libcontainer_s_readme_runs(rootfs: Path, directory: Path)
     assert os.listdir(directory / "state") == []
 
 
+@pytest.mark.needs_limits
 @pytest.mark.usefixtures("no_leaks")
 def test_the_sample_of_the_documentation_runs(busybox_rootfs: Path, directory: Path):
     document = (ROOT / "docs/API.md").read_text()

@@ -308,6 +308,7 @@ def test_a_start_that_is_seen_after_the_end_is_told_before_it(make: Make, monkey
         assert [event.type for event in events] == ["started", "exited"]
 
 
+@pytest.mark.needs_limits
 def test_a_notification_is_closed_by_another_thread(make_any: Make):
     container = make_any()
     with container.run(init()), ThreadPoolExecutor(1) as pool:

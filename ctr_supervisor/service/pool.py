@@ -257,4 +257,5 @@ class Pool:
             try:
                 self.ends.control.send("reaped", None, pid=pid, status=status)
             except ProtocolError:
-                self.retired = True
+                # The supervisor is gone, which is read in its turn.
+                pass

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from ctr_common.wire import Packet, Wire
+from ctr_supervisor.process.status import read_stat
 from ctr_supervisor.service import pool
+from tests.support.waiting import until
 
 LIMIT = 10.0
 
@@ -84,3 +88,41 @@ def test_a_worker_does_one_job_after_the_other_and_ends_after_one_that_failed():
     finally:
         ends.close()
         os.waitpid(pid, 0)
+
+
+def test_a_pool_whose_supervisor_is_gone_waits_for_its_last_job_without_work_of_its_own():
+    gate, opened = os.pipe()
+
+    def serve(packet: Packet, reports: Wire) -> bool:
+        with packet:
+            reports.send("taken", None, pid=os.getpid())
+            os.read(packet.fd("gate"), 1)
+        return True
+
+    pid, ends = pool.start(lambda: serve)
+    try:
+        ends.jobs.send("job", {"gate": gate})
+        ends.reports.expect("taken", timeout=LIMIT).close()
+        until("a worker waits for the next job", lambda: len(children(pid)) >= 2)
+        os.kill(pid, signal.SIGSTOP)
+        until("it is stopped", lambda: state(pid) == b"T")
+        ends.close()
+        # It is to see this one's end, and that of the supervisor, at once.
+        until("an idle worker has ended", lambda: any(state(child) == b"Z" for child in children(pid)))
+        os.kill(pid, signal.SIGCONT)
+        until("only the last job is left", lambda: len(children(pid)) == 1)
+        until("it sleeps", lambda: state(pid) == b"S")
+    finally:
+        os.close(gate)
+        os.write(opened, b"x")
+        os.close(opened)
+        os.waitpid(pid, 0)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def state(pid: int) -> bytes:
+    found = read_stat(pid)
+    return found[0] if found else b""

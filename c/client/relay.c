@@ -107,10 +107,15 @@ void relay_handle(struct relay *relay, const struct pollfd ready[RELAY_FDS])
 
 void relay_resize(struct relay *relay)
 {
+    /* as runc does: any of the three may be redirected */
+    static const int terminals[] = {STDERR_FILENO, STDOUT_FILENO, STDIN_FILENO};
     struct winsize size;
 
-    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0)
-        (void)ioctl(relay->master, TIOCSWINSZ, &size);
+    for (size_t i = 0; i < sizeof(terminals) / sizeof(terminals[0]); i++)
+        if (ioctl(terminals[i], TIOCGWINSZ, &size) == 0) {
+            (void)ioctl(relay->master, TIOCSWINSZ, &size);
+            return;
+        }
 }
 
 void relay_drain(struct relay *relay)

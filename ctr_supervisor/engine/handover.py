@@ -24,7 +24,7 @@ def deliver_console(options: ProcessOptions, master: int) -> Fd:
             console.send_fd(options.console_socket, owned.fileno(), "/dev/ptmx", "--console-socket")
             return Fd(-1)
         # Before the process can ask for it, or write.
-        console.copy_window_size(0, owned.fileno())
+        console.take_window_size(owned.fileno())
         if options.relayed:
             console.leave_line_ends(owned.fileno())
         return Fd(owned.take())

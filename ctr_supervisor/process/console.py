@@ -43,16 +43,18 @@ def send_fd(socket_path: str, fd: int, name: str, flag: str) -> None:
         raise CtrError.from_os_error(error, step=f"sending to {flag}", path=socket_path) from None
 
 
-def copy_window_size(source: int, target: int) -> None:
-    """Gives a pty the window size of a terminal; a source that is no terminal has none to give."""
+def take_window_size(master: int) -> None:
+    """Gives a pty the size of the user's window: the first terminal among stderr, stdout and stdin, as with runc."""
     import fcntl
     import termios
 
-    try:
-        size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(WINDOW_SIZE.size))
-        fcntl.ioctl(target, termios.TIOCSWINSZ, size)
-    except OSError:
-        pass
+    for source in (2, 1, 0):
+        try:
+            size = fcntl.ioctl(source, termios.TIOCGWINSZ, bytes(WINDOW_SIZE.size))
+            fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+        except OSError:
+            continue
+        return
 
 
 def leave_line_ends(master: int) -> None:
@@ -106,5 +108,9 @@ class RawMode:
         if self._before is not None:
             import termios
 
-            termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            try:
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+            except termios.error:
+                # ignoring: its window was closed
+                pass
             self._before = None

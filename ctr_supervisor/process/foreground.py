@@ -191,7 +191,7 @@ class Relay:
 
     def resize(self) -> None:
         """The user's window has another size."""
-        console.copy_window_size(0, self.master)
+        console.take_window_size(self.master)
 
     def drain(self) -> None:
         """Prints what the process wrote before it ended."""

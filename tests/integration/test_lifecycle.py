@@ -116,6 +116,37 @@ def test_a_terminal_is_relayed_with_its_size(ctrun: Runtime, bundle: Bundles, co
         assert screen.wait() == 3
 
 
+@pytest.mark.parametrize("redirection", ["</dev/null", "</dev/null 2>/dev/null", "2>/dev/null >size"])
+def test_the_size_is_that_of_the_first_stream_that_is_a_terminal(
+    ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path, redirection: str
+) -> None:
+    def terminal(config: dict[str, Any]) -> None:
+        config["process"]["terminal"] = True
+
+    path = bundle(terminal, args=["stty", "size"])
+    command = f'cd "$1" && "$2" run -b "$3" "$4" {redirection}; cat size 2>/dev/null; echo end-$?'
+    with Terminal("sh", "-c", command, "sh", directory, ctrun.path, path, container_id, rows=33, columns=101) as screen:
+        screen.expect("end-")
+        assert "33 101" in screen.seen
+
+
+def test_a_terminal_that_hangs_up_does_not_hide_how_the_container_ended(
+    ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path
+) -> None:
+    def terminal(config: dict[str, Any]) -> None:
+        config["process"]["terminal"] = True
+
+    path = bundle(terminal, args=["sh", "-c", "trap 'exit 9' HUP; echo ready; while :; do sleep 0.05; done"])
+    command = 'trap "" HUP; "$1" run -b "$2" "$3"; echo $? >"$4/new"; mv "$4/new" "$4/status"'
+    with Terminal("sh", "-c", command, "sh", ctrun.path, path, container_id, directory) as screen:
+        screen.expect("ready")
+        os.close(screen.master)
+        screen.master = os.open(os.devnull, os.O_RDWR)
+        ctrun("kill", container_id, "HUP").ok()
+        until("it has ended", (directory / "status").exists)
+    assert (directory / "status").read_text() == "9\n"
+
+
 @pytest.mark.covers(".process.consoleSize.height", ".process.consoleSize.width")
 def test_console_size_of_the_configuration_is_set(
     ctrun: Runtime, bundle: Bundles, container_id: str, directory: Path

@@ -13,14 +13,16 @@ from ctr_supervisor.service import shutdown as module
 from ctr_supervisor.service.loop import Loop
 from ctr_supervisor.service.registry import Registry
 from ctr_supervisor.service.shutdown import STOP_SIGNAL, Shutdown, stop_signal
+from tests.support.slowness import SLOWNESS
 from tests.unit.service.conftest import Pretender, serve_until
 
 
 class Reaper:
-    """Reaps the children of the test as they end, as the parents of containers do."""
+    """Reaps the children of the test as they end, as a process number 1 does."""
 
-    def __init__(self, loop: Loop, pretend: Pretender) -> None:
+    def __init__(self, loop: Loop, pretend: Pretender, registry: Registry) -> None:
         self.pretend = pretend
+        self.registry = registry
         self.codes: dict[int, int] = {}
         loop.handle_signals([signal.SIGCHLD], self.reap)
 
@@ -30,11 +32,12 @@ class Reaper:
             if found:
                 self.pretend.children.discard(pid)
                 self.codes[pid] = os.waitstatus_to_exitcode(status)
+                self.registry.reaped(pid, status)
 
 
 @pytest.fixture
-def reaper(loop: Loop, pretend: Pretender) -> Callable[[], Reaper]:
-    return lambda: Reaper(loop, pretend)
+def reaper(loop: Loop, pretend: Pretender, registry: Registry) -> Callable[[], Reaper]:
+    return lambda: Reaper(loop, pretend, registry)
 
 
 def stubborn(pretend: Pretender, container_id: str, directory: Path) -> int:
@@ -82,7 +85,7 @@ def test_what_does_not_obey_is_killed(
     pretend.run("good")
     reaped = reaper()
     try:
-        made, killed = run(loop, registry, grace=0.05)
+        made, killed = run(loop, registry, grace=0.05 * SLOWNESS)
     finally:
         os.killpg(pid, signal.SIGKILL)
 

@@ -40,6 +40,8 @@ class Kept:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            # A loop of another test has blocked SIGCHLD, without which no shell hears of its child.
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, ()),  # noqa: PLW1509 - no threads here
         )
         assert self.keeper.stdout is not None
         self.pid = int(self.keeper.stdout.readline())
